@@ -2,7 +2,7 @@
 
 use base::{Code, Failure, OrgId, Timestamp, limits};
 use dashmap::DashMap;
-use rules::directory::{Principal, Session, Window};
+use rules::directory::{Principal, RateOf, Session, Window};
 use smallvec::SmallVec;
 
 use super::App;
@@ -74,16 +74,20 @@ impl App {
     pub fn charge(&self, session: &Session, now: Timestamp) -> Result<(), Failure> {
         let limits = &self.config.limits;
         let (limit, of_login) = (limits.commands_per_s, limits.principal_commands_per_s());
-        if !session.admit(now, limit) {
-            return Err(self.over(Over::Session(limit)));
-        }
-        if !session.admit_login(now, of_login) {
-            return Err(self.over(Over::Login(of_login)));
-        }
-        match limits.org_commands_per_s {
-            0 => Ok(()),
-            _ => self.charge_org(session.org_id(), now),
-        }
+        let charged = if !session.admit(now, limit) {
+            Err((RateOf::Session, self.over(Over::Session(limit))))
+        } else if !session.admit_login(now, of_login) {
+            Err((RateOf::Login, self.over(Over::Login(of_login))))
+        } else if limits.org_commands_per_s > 0 {
+            self.charge_org(session.org_id(), now).map_err(|over| (RateOf::Org, over))
+        } else {
+            Ok(())
+        };
+        charged.map_err(|(of, over)| {
+            // For who asks why a device does nothing.
+            session.failures_kept().note_over_rate(of);
+            over
+        })
     }
 
     /// Counts a request of somebody who has no session for it.

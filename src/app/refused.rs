@@ -165,7 +165,8 @@ impl App {
         }
         let code = failure.code.0;
         let row = self.refusal(row, org, LOGIN, code.into(), &failure.message);
-        let attempt = Attempt::Login { name: name.to_lowercase().into(), cause };
+        let attempt =
+            Attempt::Login { name: name.to_lowercase().into(), cause, door: conn.protocol };
         let is_news = self.events.refuse(Refused { org, attempt, from: conn, row }, now);
         let is_watched = self.watched.has(&name, conn.remote_addr.ip());
         if is_news || is_watched {

@@ -26,6 +26,8 @@ pub enum Attempt {
         name: Box<str>,
         /// Why it was refused.
         cause: LoginCause,
+        /// By which protocol it came.
+        door: Protocol,
     },
     /// A command of somebody who is logged in.
     Command {

@@ -102,7 +102,11 @@ fn check_bytes(events: &Events, store: &MemoryStore) {
 
 fn refused(name: &str, from: &str) -> Refused {
     let from = ConnInfo::new(Protocol::Mqtt, format!("{from}:7").parse().expect("an address"));
-    let attempt = Attempt::Login { name: name.into(), cause: LoginCause::WrongPassword };
+    let attempt = Attempt::Login {
+        name: name.into(),
+        cause: LoginCause::WrongPassword,
+        door: Protocol::Http,
+    };
     let row = json!({ "whoAmI": name, "cause": "wrong_password" });
     Refused { org: org(1), attempt, from, row: row.as_object().cloned().expect("an object") }
 }

@@ -134,6 +134,33 @@ async fn commands_over_the_rate_count() {
     assert_eq!(found["failures"]["codes"][0]["code"], -95010);
 }
 
+#[tokio::test]
+async fn a_diagnosis_says_which_rate_was_reached() {
+    const NAMES: [&str; 3] =
+        ["limits.commands_per_s", "limits.principal_commands_per_s", "limits.org_commands_per_s"];
+    for (variable, name) in [
+        ("TR50D_LIMITS__PRINCIPAL_COMMANDS_PER_S", NAMES[1]),
+        ("TR50D_LIMITS__ORG_COMMANDS_PER_S", NAMES[2]),
+    ] {
+        let server = TestServer::with(&[(variable, "5")]);
+        let mut operator = server.operator("http").await;
+        let mut thing = server.thing("mqtt", "mower-1").await;
+        for _ in 0..30 {
+            reply(&mut thing, "diag.ping", "").await;
+        }
+        eventually("the second is over", async || {
+            let found = reply(&mut operator, "thing.diagnose", r#"{"key":"mower-1"}"#).await;
+            let limits = found["params"]["limits"].as_array().cloned().unwrap_or_default();
+            let reached = |limit: &&Value| limit["reached"] == true;
+            let reached: Vec<_> =
+                limits.iter().filter(reached).map(|limit| &limit["limit"]).collect();
+            let known: Vec<_> = limits.iter().take(3).map(|limit| &limit["limit"]).collect();
+            known == NAMES && reached == [name]
+        })
+        .await;
+    }
+}
+
 /// What is refused, of this thing by this version of MQTT.
 async fn refused_connect(server: &Endpoints, version: Version, connect: &Connect) {
     let mut wire = Wire::open(server, version).await;
@@ -210,14 +237,27 @@ async fn every_refused_login_counts_with_its_door_and_cause() {
     assert_eq!((&mower["count"], &mower["kind"]), (&json!(3), &json!("thing")));
     // That of another cause, too.
     assert_eq!(failures(&mut admin, json!({ "name": "mower-*" })).await.len(), 2);
+    // And each door by itself: who comes by two has two things to look at.
+    let login = r#"{"auth":{"command":"api.authenticate","params":{"appToken":"no such token","thingKey":"mower-7"}}}"#;
+    post(&server, login).await;
+    Lines::connect(&server).await.ask(login).await;
+    for (protocol, count) in [("mqtt", 3), ("http", 1), ("tcp", 1)] {
+        let cause = "unknown_token";
+        let asked = json!({ "name": "mower-7", "cause": cause, "protocol": protocol });
+        let rows = failures(&mut admin, asked).await;
+        let counts: Vec<_> = rows.iter().map(|row| &row["count"]).collect();
+        assert_eq!(counts, [&json!(count)], "{protocol}: {rows:?}");
+    }
+    assert_eq!(failures(&mut admin, json!({ "name": "*WER-7" })).await.len(), 4);
+    assert_eq!(failures(&mut admin, json!({ "name": "m*-8*" })).await.len(), 0);
     assert_eq!(failures(&mut admin, json!({ "clientId": "box-7" })).await.len(), 1);
     let all = failures(&mut admin, json!({})).await;
     assert!(failures(&mut admin, json!({ "address": "127.0.0.1:" })).await.len() == all.len());
     assert!(failures(&mut admin, json!({ "address": "192." })).await.is_empty());
     assert_eq!(failures(&mut admin, json!({ "offset": 2 })).await.len(), all.len() - 2);
     let last = mower["last"].clone();
-    let until = failures(&mut admin, json!({ "name": "mower-7", "before": last })).await;
-    assert_eq!(until.len(), 1);
+    let until = json!({ "name": "mower-7", "protocol": "mqtt", "before": last });
+    assert_eq!(failures(&mut admin, until).await.len(), 1);
     let later = failures(&mut admin, json!({ "after": "2100-01-01T00:00:00Z" })).await;
     assert!(later.is_empty());
     let newer = failures(&mut admin, json!({ "after": mower["number"] })).await;
@@ -245,7 +285,7 @@ async fn every_refused_login_counts_with_its_door_and_cause() {
     assert!(address["addresses"].is_null(), "{address}");
     let named = json!({ "groupBy": "name", "name": "mower-7", "cause": "unknown_token" });
     let by_name = failures(&mut admin, named).await;
-    assert_eq!((&by_name[0]["name"], count(&by_name[0])), (&json!("mower-7"), 3), "{by_name:?}");
+    assert_eq!((&by_name[0]["name"], count(&by_name[0])), (&json!("mower-7"), 5), "{by_name:?}");
     assert_eq!(by_name[0]["addresses"], json!(["127.0.0.1"]));
     assert!(failures(&mut admin, json!({ "groupBy": "cause", "offset": 99 })).await.is_empty());
     let wrong = reply(&mut admin, "login.failures", r#"{"groupBy":"colour"}"#).await;

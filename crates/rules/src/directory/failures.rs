@@ -5,6 +5,17 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use base::{CODES, Code, Timestamp};
 
+/// Whose limit of commands a second was reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RateOf {
+    /// The session's.
+    Session,
+    /// That of all sessions of its login.
+    Login,
+    /// That of all sessions in its organisation.
+    Org,
+}
+
 /// The failures of a session that has some.
 #[derive(Debug)]
 pub struct Failures {
@@ -13,6 +24,8 @@ pub struct Failures {
     told: AtomicU64,
     last: AtomicI64,
     withheld: AtomicU32,
+    /// How often each limit of commands a second was reached.
+    over_rate: [AtomicU32; 3],
 }
 
 impl Default for Failures {
@@ -22,6 +35,7 @@ impl Default for Failures {
             told: AtomicU64::new(0),
             last: AtomicI64::new(0),
             withheld: AtomicU32::new(0),
+            over_rate: [const { AtomicU32::new(0) }; 3],
         }
     }
 }
@@ -56,6 +70,16 @@ impl Failures {
     /// Publishes that wait until they can be carried out.
     pub fn withheld(&self) -> u32 {
         self.withheld.load(Ordering::Relaxed)
+    }
+
+    /// A command was over this limit of commands a second.
+    pub fn note_over_rate(&self, of: RateOf) {
+        self.over_rate[of as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were over this limit of commands a second.
+    pub fn over_rate(&self, of: RateOf) -> u32 {
+        self.over_rate[of as usize].load(Ordering::Relaxed)
     }
 
     /// When the last one was; none if there was none.
@@ -100,5 +124,8 @@ mod tests {
         assert_eq!(failures.withheld(), 1);
         failures.withhold(false);
         assert_eq!(failures.withheld(), 0);
+        failures.note_over_rate(RateOf::Login);
+        let over = [RateOf::Session, RateOf::Login, RateOf::Org].map(|of| failures.over_rate(of));
+        assert_eq!(over, [0, 1, 0]);
     }
 }

@@ -40,7 +40,7 @@ pub mod wheel;
 pub mod window;
 
 pub use event::{Event, Events};
-pub use failures::Failures;
+pub use failures::{Failures, RateOf};
 pub use outbox::{Counters, Outbox, Push, Replied, Traffic};
 pub use session::{
     End, Kind, Lifetime, Link, OrgContext, OrgSwitch, Principal, PrincipalId, Reason, Session,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base::pool::POOLS;
 use base::{CODES, Code, Failure, Timestamp, excerpt};
-use rules::directory::{End, Lifetime, Principal, Reason, Session};
+use rules::directory::{End, Lifetime, Principal, RateOf, Reason, Session};
 use rules::identity::model::Application;
 use serde::Serialize;
 
@@ -249,35 +249,41 @@ impl Look<'_> {
         principal: Option<&Principal>,
     ) -> Vec<Limit> {
         let config = &self.app.config;
-        let failed = |code: Code| -> u64 {
-            let failures = live.iter().filter_map(|session| session.failures());
-            let counts = failures.flat_map(|failures| failures.counts());
-            counts.filter(|(other, _)| *other == code).map(|(_, count)| u64::from(count)).sum()
-        };
-        let over = failed(Code::RATE_LIMITED);
-        let most = config.limits.commands_per_s;
         let withheld = live.iter().filter_map(|session| session.failures());
         let withheld: u64 = withheld.map(|failures| u64::from(failures.withheld())).sum();
         let sessions =
             principal.map_or(0, |own| self.app.directory().of_principal(own).len() as u64);
         let sessions_max = config.limits.sessions_per_principal as u64;
         let mails_max = config.mailbox.waiting_max as u64;
-        let mut limits = vec![
-            Limit {
-                limit: "limits.commands_per_s",
-                used: None,
-                max: Some(most.into()),
-                reached: over > 0,
-                text: match (over, most) {
-                    (0, 0) => "There is no rate for one session.".to_owned(),
-                    (0, most) => format!("It stays below the rate of {most} commands a second."),
-                    (over, _) => format!(
-                        "It is over the rate: {over} commands were refused since it connected. \
-                         limits.commands_per_s bounds a session, and its login and organisation \
-                         have limits of their own."
-                    ),
-                },
-            },
+        let rates = [
+            (RateOf::Session, "limits.commands_per_s", config.limits.commands_per_s, "It stays"),
+            (
+                RateOf::Login,
+                "limits.principal_commands_per_s",
+                config.limits.principal_commands_per_s(),
+                "All its sessions together stay",
+            ),
+            (
+                RateOf::Org,
+                "limits.org_commands_per_s",
+                config.limits.org_commands_per_s,
+                "With all others of its organisation it stays",
+            ),
+        ];
+        let mut limits = Vec::from(rates.map(|(of, limit, most, stays)| {
+            let failures = live.iter().filter_map(|session| session.failures());
+            let over: u64 = failures.map(|failures| u64::from(failures.over_rate(of))).sum();
+            let text = match (over, most) {
+                (0, 0) => format!("{limit} is no limit here."),
+                (0, most) => format!("{stays} below the rate of {most} commands a second."),
+                (over, most) => format!(
+                    "It is over the rate: {over} of its commands since it connected were more than \
+                     the {most} a second of {limit}."
+                ),
+            };
+            Limit { limit, used: None, max: Some(most.into()), reached: over > 0, text }
+        }));
+        limits.extend([
             Limit {
                 limit: "limits.sessions_per_principal",
                 used: Some(sessions),
@@ -305,7 +311,7 @@ impl Look<'_> {
                     ),
                 },
             },
-        ];
+        ]);
         limits.extend(self.pools_used_up());
         limits
     }
