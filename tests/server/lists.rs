@@ -135,6 +135,14 @@ async fn sessions_and_things_are_counted_in_groups() {
     assert_eq!((count, &groups[0]), (json!(3), &json!({"protocol":"mqtt","count":2})));
     let (_, groups) = grouped(&mut operator, "thing.list", "definition", "").await;
     assert!(groups.to_string().contains(r#""pump""#), "{groups}");
+    // As many groups as are wanted, of all that are counted.
+    for (command, count) in [("session.list", 3), ("thing.list", 3)] {
+        let all = grouped(&mut operator, command, "protocol", "").await.1;
+        for (page, at) in [(r#","limit":1"#, 0), (r#","limit":1,"offset":1"#, 1)] {
+            let (counted, groups) = grouped(&mut operator, command, "protocol", page).await;
+            assert_eq!((counted, groups), (json!(count), json!([all[at]])), "{command} {page}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -167,6 +175,10 @@ async fn things_are_found_by_how_they_are_connected() {
         (r#"{"endReason":"logged_out"}"#, &["gone"]),
         (r#"{"endedAfter":"2001-01-01T00:00:00Z"}"#, &["gone"]),
         (r#"{"connected":false,"sort":"-lastSeen"}"#, &["gone", "never"]),
+        (r#"{"query":"M-"}"#, &["m-1", "m-2"]),
+        (r#"{"query":"e","connected":false}"#, &["gone", "never"]),
+        (r#"{"query":"key:e*r","defKey":"pump"}"#, &["never"]),
+        (r#"{"query":" ","prefix":"m-1"}"#, &["m-1"]),
         (r#"{"connected":false,"iterator":"new"}"#, &["gone", "never"]),
     ] {
         if params.contains("iterator") {
@@ -179,6 +191,27 @@ async fn things_are_found_by_how_they_are_connected() {
     let sorted = r#"{"sort":"-key","show":["key"],"connected":true}"#;
     let listed = call(&mut operator, "thing.list", sorted).await;
     assert_eq!(listed["result"], json!([{"key":"sensor"},{"key":"m-2"},{"key":"m-1"}]));
+    // By what sessions are sorted by, and by what is shown only if it is named.
+    for (sort, first) in [
+        ("whoAmI", "gone"),
+        ("-whoami", "sensor"),
+        ("-endTime", "gone"),
+        ("endTime", "m-1"),
+        ("-endReason", "gone"),
+        ("lastAccessed", "never"),
+        ("alarmsRaised", "gone"),
+        ("-alarmState", "m-2"),
+    ] {
+        if sort.contains("alarm") {
+            let state = r#"{"thingKey":"m-2","key":"hot","state":3}"#;
+            call(&mut operator, "alarm.publish", state).await;
+        }
+        let params = json!({ "sort": sort, "show": ["key"], "limit": 1 }).to_string();
+        let listed = call(&mut operator, "thing.list", &params).await;
+        assert_eq!(listed["result"], json!([{ "key": first }]), "{sort}");
+    }
+    let wrong = reply(&mut operator, "thing.list", r#"{"sort":"colour"}"#).await;
+    assert_eq!(wrong["errorCodes"], json!([-95005]), "{wrong}");
 }
 
 #[tokio::test]

@@ -164,9 +164,15 @@ impl View {
 
     /// Offset and limit; 0 and absent mean as many as allowed.
     pub fn page(&self) -> (usize, usize) {
-        let limit =
-            self.limit.filter(|limit| *limit > 0).unwrap_or(limits::LIST_MAX).min(limits::LIST_MAX);
-        (usize::try_from(self.offset.unwrap_or(0)).unwrap_or(usize::MAX), limit as usize)
+        let (offset, limit) = self.asked();
+        (offset, limit.min(limits::LIST_MAX as usize))
+    }
+
+    /// Offset and limit as the client has them; 0 and absent are no limit.
+    pub fn asked(&self) -> (usize, usize) {
+        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let limit = self.limit.filter(|limit| *limit > 0).map_or(usize::MAX, number);
+        (self.offset.map_or(0, number), limit)
     }
 }
 

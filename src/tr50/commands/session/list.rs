@@ -28,11 +28,11 @@ params! {
         optional offset: u64 = "offset", "Sessions to leave out at the beginning.";
         optional limit: u64 = "limit", "Sessions to return at most; 0 means as many as allowed.";
         optional sort: String = "sort",
-            "`-startTime` (default), `startTime`, `endTime`, `lastAccessed`, `lastSeen`, `commandCount`, `whoAmI`; a leading `-` puts the greatest first.";
+            "`-startTime` (default), `startTime`, `endTime`, `lastAccessed`, `lastSeen`, `commandCount`, `whoAmI`, `userName`, `thingKey`; a leading `-` puts the greatest first.";
         optional as_of: Timestamp = "asOf",
             "The sessions that lived at this time, wherever they are now: of the connection history, as far as it goes back. Then `status` may only be `ACTIVE` or `ALL`, and of ends is asked what came since.";
         optional group_by: String = "groupBy",
-            "Counts them by `protocol`, `application`, `reason` or `definition` instead of listing them.";
+            "Counts them by `protocol`, `application`, `reason` or `definition` instead of listing them; `offset` and `limit` are of the groups then.";
         optional show: Vec<String> = "show", "The members to show; all by default, but for `startsLastHour`: how many sessions its login has started in the last hour, as far as they are not forgotten. `live`, `ended` or `all` among them says which sessions, as `status` does.";
         optional hide_fields: bool = "hideFields", "Leaves `fields` out of the reply.";
     }
@@ -151,6 +151,9 @@ pub(super) fn list(
         None => call.app.directory().is_long(org, query),
     };
     let long = question.as_ref().is_some_and(is_long);
+    // Of groups there are as many as are asked for: all, if that is not said.
+    let groups_shown =
+        (offset, page.limit.filter(|limit| *limit > 0).map_or(usize::MAX, |_| limit));
     let answer = move |call: &Call<'_>| {
         let Some(mut query) = question.clone() else {
             return Ok(Answer::none(call, org, shown, as_of.as_ref()));
@@ -161,12 +164,14 @@ pub(super) fn list(
             query.filter.things = Some(things.into_iter().map(|thing| thing.id).collect());
         }
         if let Some(as_of) = &as_of {
-            return answer_as_of(call, &query, (as_of, group_by.map(|(name, _)| name)), shown);
+            let then = answer_as_of(call, &query, (as_of, group_by.map(|(name, _)| name)), shown)?;
+            return Ok(then.with_groups(groups_shown));
         }
         let directory = call.app.directory();
         if let Some((name, by)) = group_by {
             let (count, groups) = directory.groups(org, &query.filter, by);
-            return Ok(Answer::Groups(Groups::of(call, org, (name, count, groups), None)));
+            let groups = Groups::of(call, org, (name, count, groups), None);
+            return Ok(Answer::Groups(groups).with_groups(groups_shown));
         }
         Ok(Answer::Sessions(SessionList::of(call, org, directory.list(org, &query), shown, None)))
     };
@@ -559,6 +564,15 @@ impl Answer {
             (clock.shown(as_of.at), call.app.is_history_truncated(org, as_of.at, call.now))
         });
         Self::Sessions(SessionList::of(call, org, listing, shown, then))
+    }
+
+    /// With so many of its groups, if it has groups; the count is that of the sessions of all.
+    fn with_groups(mut self, (offset, limit): (usize, usize)) -> Self {
+        if let Self::Groups(groups) = &mut self {
+            let all = std::mem::take(&mut groups.result);
+            groups.result = all.into_iter().skip(offset).take(limit).collect();
+        }
+        self
     }
 }
 

@@ -49,12 +49,20 @@ params! {
         optional disabled: bool = "disabled", "Only things that are disabled; false: the others.";
         optional group_by: String = "groupBy",
             "Counts them by `definition`, `protocol`, `application` or `reason` instead of listing \
-             them.";
+             them; `offset` and `limit` are of the groups then.";
         optional has_loc: bool = "hasLoc", "Only things whose location is known; false: the others.";
         optional show_count: bool = "showCount", "False leaves `count` out of the reply.";
         optional iterator: String = "iterator",
             "`new`, or what the last reply gave, for the next things by key; its page has the \
              filters of the first, and no other order.";
+    }
+}
+
+params! {
+    /// What `thing.list` takes beside that.
+    pub(super) struct Words {
+        optional query: String = "query",
+            "Only things in which these words occur, as for `thing.search`.";
     }
 }
 
@@ -116,9 +124,13 @@ pub(super) fn find(call: &Call<'_>, (by_key, target): (ByKey, Target)) -> Result
 }
 
 /// `thing.list`: the things of the current organisation, ordered by key.
-pub(super) fn list(call: &Call<'_>, (view, wanted): (View, ListParams)) -> Result<Later, Failure> {
-    let key = shared_key(call, "list", &format!("{view:?} {wanted:?}"));
-    call.look_shared(key, move |call| listing(call, view, wanted, None))
+pub(super) fn list(
+    call: &Call<'_>,
+    (view, (wanted, words)): (View, (ListParams, Words)),
+) -> Result<Later, Failure> {
+    let query = words.query.filter(|query| !query.trim().is_empty());
+    let key = shared_key(call, "list", &format!("{view:?} {wanted:?} {query:?}"));
+    call.look_shared(key, move |call| listing(call, view, wanted, query))
 }
 
 /// By what askers are known who get the same: what a row shows depends on who asks, unless that is
@@ -153,7 +165,8 @@ fn listing(
     selection.check()?;
     if let Some(by) = &wanted.group_by {
         let by = GroupBy::named(by)?;
-        return Ok(Answer::Groups(Groups::of(call, &selection.things(call)?, by)));
+        let groups = Groups::of(call, &selection.things(call)?, by, selection.looks_at_all(call));
+        return Ok(Answer::Groups(groups.page(&view)));
     }
     let reply = match &wanted.iterator {
         Some(iterator) => next_page(call, &view, selection, iterator)?,
@@ -184,17 +197,19 @@ fn page(call: &Call<'_>, view: &View, selection: &Selection) -> Result<ListReply
     }
     let mut things = selection.things(call)?;
     let count = things.len();
-    let sorted = match view.sort_key(FIELDS)? {
+    let sorted = match view.sort_key(&[FIELDS, &FURTHER, &OF_SESSIONS].concat())? {
         None => true,
         Some((field, descending)) => sort_things(call, &mut things, field, descending)?,
     };
-    if sorted {
-        let page = things.into_iter().skip(offset).take(limit).collect();
-        return filled(call, view, count, rows(call, page)?);
-    }
-    let mut rows = rows(call, things)?;
-    view.order(FIELDS, &mut rows)?;
-    filled(call, view, count, rows.into_iter().skip(offset).take(limit).collect())
+    let page = if sorted {
+        rows(call, things.into_iter().skip(offset).take(limit).collect())?
+    } else {
+        let mut rows = rows(call, things)?;
+        view.order(FIELDS, &mut rows)?;
+        rows.into_iter().skip(offset).take(limit).collect()
+    };
+    let reply = filled(call, view, count, page)?;
+    Ok(if selection.looks_at_all(call) { reply } else { reply.with_count_at_least() })
 }
 
 /// The reply with a page, to which the current values are added if they are asked for: of no more
@@ -226,6 +241,9 @@ fn filled(
     }
     view.reply(&[FIELDS, &further].concat(), count, page.into_iter())
 }
+
+/// Members of `session.list` by which things can be sorted, too.
+const OF_SESSIONS: [&str; 2] = ["whoAmI", "lastAccessed"];
 
 /// Members of a row that are looked for only if they are named.
 const FURTHER: [&str; 4] = ["endReason", "endTime", "alarmsRaised", "alarmState"];
@@ -288,6 +306,9 @@ fn next_page(
     }
     let things = iterator.advance(call, view.page().1)?;
     let reply = filled(call, view, iterator.count, rows(call, things)?)?;
+    let selection = &iterator.selection;
+    let is_counted = selection.is_all() || selection.looks_at_all(call);
+    let reply = if is_counted { reply } else { reply.with_count_at_least() };
     Ok(reply.with_iterator(iterator.text()))
 }
 
@@ -323,6 +344,12 @@ impl Selection {
         query: Option<String>,
     ) -> Self {
         Self { tags, keys, query, has_loc: None, traits: Traits::ANY }
+    }
+
+    /// Whether [`Selection::things`] looks at all things that there are.
+    fn looks_at_all(&self, call: &Call<'_>) -> bool {
+        let most = limits::THINGS_SEARCHED_MAX as u64;
+        self.keys.is_some() || call.app.things.count(call.session.org_id()) <= most
     }
 
     /// A page in the order of keys, how many there are, and whether that is all. When the page is

@@ -61,8 +61,9 @@ commands! {
         "Lists the things of the current organisation, by key, in the order of its bytes. `show` may \
          also name what is looked for then only: `endReason` and `endTime` of the last session that is \
          known to have ended, `alarmsRaised`, how many alarms are in another state than 0, and \
-         `alarmState`, the greatest state.",
-        "`count`, `fields`, `iterator`, `result`";
+         `alarmState`, the greatest state. `sort` may name these, too, and `whoAmI` (the key) and \
+         `lastAccessed` (the last command).",
+        "`count`, `fields`, `iterator`, `result`; with `groupBy` each group with its `count`";
     "thing.search" => find::search where check_unrestricted, [END_OF_RESULTS],
         "Lists the things in which words occur, as `thing.list` does.",
         "`count`, `fields`, `iterator`, `result`";

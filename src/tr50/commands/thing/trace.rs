@@ -27,7 +27,7 @@ params! {
              is begins anew. 0 ends it.";
         optional read: bool = "read", "Shows the frames instead.";
         optional after: u64 = "after", "With `read`: only frames with a greater number.";
-        optional limit: u64 = "limit", "With `read`: frames to return at most; all by default.";
+        optional limit: u64 = "limit", "With `read`: frames to return at most; all by default, and with 0.";
     }
 }
 
@@ -115,7 +115,7 @@ fn wish(params: &TraceParams) -> Result<Wish, Failure> {
         if params.seconds.is_some() {
             return Err(authorize::invalid_param("seconds", "left out beside read"));
         }
-        let limit = params.limit.unwrap_or(u64::MAX);
+        let limit = params.limit.filter(|limit| *limit > 0).unwrap_or(u64::MAX);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         return Ok(Wish::Read { after: params.after.unwrap_or(0), limit });
     }

@@ -15,7 +15,7 @@ use store::StoreError;
 use super::find::ListParams;
 use crate::app::App;
 use crate::things::registry::{Seen, Thing};
-use crate::tr50::commands::paging::compare;
+use crate::tr50::commands::paging::{View, compare};
 use crate::tr50::commands::session::{protocol_named, reasons_named};
 use crate::tr50::step::Call;
 
@@ -238,40 +238,42 @@ pub(super) fn sort_things(
 ) -> Result<bool, StoreError> {
     let app = call.app;
     let mut keys = Vec::with_capacity(things.len());
+    let mut is_known = true;
     for thing in things.drain(..) {
         let live = |of: fn(Seen) -> Timestamp| -> Result<Value, StoreError> {
             let seen = seen(app, &thing, &serving(app, &thing)?)?;
             Ok(seen.map_or(Value::Null, |seen| of(seen).as_millis().into()))
         };
         let key: Value = match field {
-            "key" => thing.key.as_str().into(),
+            "key" | "whoAmI" => thing.key.as_str().into(),
             "name" => thing.name.as_str().into(),
             "desc" => thing.desc.as_str().into(),
             "id" => thing.id.to_string().into(),
             "createdOn" => thing.created_on.as_millis().into(),
             "createdBy" => thing.created_by.as_str().into(),
             "lastSeen" => live(|seen| seen.alive)?,
-            "lastCommunication" => live(|seen| seen.command)?,
+            "lastCommunication" | "lastAccessed" => live(|seen| seen.command)?,
             "connected" => {
                 let sessions = serving(app, &thing)?;
                 sessions.iter().any(|s| s.lifetime() == Lifetime::Connection).into()
             }
-            _ => Value::Null,
+            "endTime" => {
+                let end = last_end(app, thing.org, thing.key.clone());
+                end.map_or(Value::Null, |end| end.at.as_millis().into())
+            }
+            "endReason" => {
+                let end = last_end(app, thing.org, thing.key.clone());
+                end.map_or(Value::Null, |end| end.reason.as_str().into())
+            }
+            "alarmsRaised" => app.telemetry.raised_alarms(thing.id)?.0.into(),
+            "alarmState" => app.telemetry.raised_alarms(thing.id)?.1.into(),
+            _ => {
+                is_known = false;
+                Value::Null
+            }
         };
         keys.push((key, thing));
     }
-    let is_known = matches!(
-        field,
-        "key"
-            | "name"
-            | "desc"
-            | "id"
-            | "createdOn"
-            | "createdBy"
-            | "lastSeen"
-            | "lastCommunication"
-            | "connected"
-    );
     if is_known {
         keys.sort_by(|(a, _), (b, _)| {
             let order = compare(Some(a), Some(b));
@@ -346,13 +348,16 @@ impl GroupBy {
 /// Groups of things, the largest first.
 #[derive(Serialize)]
 pub(super) struct Groups {
-    count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<usize>,
+    #[serde(rename = "countAtLeast", skip_serializing_if = "Option::is_none")]
+    count_at_least: Option<usize>,
     result: Vec<Map<String, Value>>,
 }
 
 impl Groups {
-    /// Those of these things.
-    pub(super) fn of(call: &Call<'_>, things: &[Thing], by: GroupBy) -> Self {
+    /// Those of these things, which are all or not.
+    pub(super) fn of(call: &Call<'_>, things: &[Thing], by: GroupBy, is_all: bool) -> Self {
         let mut counts = BTreeMap::<Option<String>, usize>::new();
         for thing in things {
             *counts.entry(by.of(call.app, thing)).or_default() += 1;
@@ -365,6 +370,17 @@ impl Groups {
                 .into_iter()
                 .collect()
         };
-        Self { count: things.len(), result: groups.into_iter().map(group).collect() }
+        let (count, count_at_least) = match is_all {
+            true => (Some(things.len()), None),
+            false => (None, Some(things.len())),
+        };
+        Self { count, count_at_least, result: groups.into_iter().map(group).collect() }
+    }
+
+    /// Those that are asked for; the count is that of the things of all.
+    pub(super) fn page(mut self, view: &View) -> Self {
+        let (offset, limit) = view.asked();
+        self.result = self.result.into_iter().skip(offset).take(limit).collect();
+        self
     }
 }
