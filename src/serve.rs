@@ -305,7 +305,7 @@ impl Server {
         self.housekeeping.abort();
         app.log_session_counts();
         let stored = app.stop().await;
-        let ms = start.elapsed().as_millis();
+        let ms = start.elapsed().as_millis() as u64;
         tracing::info!(ms, stored, "stopped");
         stored
     }
@@ -319,7 +319,7 @@ fn log_ready(shared: &Shared, listening: &[Listening], after: Duration) {
     }
     let app = &shared.app;
     tracing::info!(
-        ms = after.as_millis(),
+        ms = after.as_millis() as u64,
         connections_max = shared.connections_max,
         sessions = app.directory().len(),
         organisations = app.identity().orgs().len(),
@@ -386,7 +386,7 @@ fn open_store(data_dir: &Path, min_free: Option<u64>) -> Result<Arc<DiskStore>, 
     let disk = DiskStore::open_kept(data_dir, min_free).map_err(OpenError::from)?;
     // Whoever is refused before gets one sentence and nothing else.
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "version");
-    tracing::info!(ms = start.elapsed().as_millis(), "store opened");
+    tracing::info!(ms = start.elapsed().as_millis() as u64, "store opened");
     Ok(Arc::new(disk))
 }
 
