@@ -383,6 +383,8 @@ async fn a_trace_ends_and_says_why() {
     let numbers: Vec<_> = rows(&page).iter().map(|row| row["number"].as_u64()).collect();
     assert_eq!(numbers, [Some(2), Some(3)]);
     assert_eq!((&page["more"], &page["last"]), (&json!(true), &json!(3)));
+    let all = r#"{"key":"mower-1","read":true,"limit":0}"#;
+    assert_eq!(rows(&call(&mut operator, "thing.trace", all).await).len(), rows(&full).len());
     // Somebody ends it; it begins anew.
     start(&mut operator, "mower-1").await;
     wire.tell("free/a", "1").await;

@@ -107,6 +107,10 @@ pub fn types_named(names: &[String]) -> Result<Vec<TypeFilter>, Failure> {
         let read = TypeFilter::parse_list(name);
         types.extend(read.map_err(|bad| authorize::invalid_param("types", &bad.to_string()))?);
     }
+    if types.len() > limits::EVENT_TYPES_MAX {
+        let most = format!("at most {} types", limits::EVENT_TYPES_MAX);
+        return Err(authorize::invalid_param("types", &most));
+    }
     let kinds = || KINDS.iter().map(|info| info.name);
     let is_known = |kind: &&TypeFilter| kinds().chain(acts()).any(|name| kind.matches(name));
     if let Some(unknown) = types.iter().find(|kind| !is_known(kind)) {
@@ -118,10 +122,6 @@ pub fn types_named(names: &[String]) -> Result<Vec<TypeFilter>, Failure> {
             kinds.join(", ")
         );
         return Err(Failure::new(Code::PARAMETER_INVALID, sentence));
-    }
-    if types.len() > limits::EVENT_TYPES_MAX {
-        let most = format!("at most {} types", limits::EVENT_TYPES_MAX);
-        return Err(authorize::invalid_param("types", &most));
     }
     Ok(types)
 }

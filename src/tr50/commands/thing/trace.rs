@@ -27,7 +27,8 @@ params! {
              is begins anew. 0 ends it.";
         optional read: bool = "read", "Shows the frames instead.";
         optional after: u64 = "after", "With `read`: only frames with a greater number.";
-        optional limit: u64 = "limit", "With `read`: frames to return at most; all by default, and with 0.";
+        optional limit: u64 = "limit",
+            "With `read`: frames to return at most; all by default, and with 0.";
     }
 }
 
