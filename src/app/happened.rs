@@ -7,7 +7,7 @@ use std::sync::Arc;
 use base::json::{ObjectWriter, push_address};
 use base::pool::Pool;
 use base::{Clock, OrgId, ThingId, ThingKey, Timestamp, beginning, key, limits};
-use rules::directory::{Event as Change, OrgContext, Reason, Session, Who};
+use rules::directory::{Event as Change, OrgContext, RateOf, Reason, Session, Who};
 use store::{Batch, Receipt, StoreError, Tables};
 
 use super::App;
@@ -172,8 +172,12 @@ impl App {
     /// The store takes no more now; they are told of the next time.
     pub(super) fn note_limits(&self, now: Timestamp) -> Result<Receipt, StoreError> {
         let mut reached = self.limits_reached.lock();
-        for (pool, org, count) in self.pools.take_refused() {
-            *reached.untold.entry((pool, org)).or_default() += count;
+        let pools = self.pools.take_refused().into_iter();
+        let pools = pools.map(|(pool, org, count)| ((Limit::Pool(pool), org), count));
+        let rates = self.org_rates.take_over().into_iter();
+        let rates = rates.map(|((of, org), count)| ((Limit::Rate(of), org), count));
+        for (of, count) in pools.chain(rates) {
+            *reached.untold.entry(of).or_default() += count;
         }
         let over = |told: &Timestamp| now.millis_since(*told) >= limits::LIMIT_EVENTS_EVERY_MS;
         reached.told.retain(|_, told| !over(told));
@@ -183,11 +187,11 @@ impl App {
             return Ok(Receipt::nothing());
         }
         let shown = self.clock.shown(now);
-        let event = |((pool, org), count): &(&(Pool, OrgId), &u64)| {
+        let event = |((limit, org), count): &(&(Limit, OrgId), &u64)| {
             Event::new(Kind::LimitReached, *org, shown, |object| {
-                let info = pool.info();
-                object.string(key!("pool"), info.name);
-                object.string(key!("unit"), info.unit);
+                let (name, unit) = limit.names();
+                object.string(key!("pool"), name);
+                object.string(key!("unit"), unit);
                 object.integer(key!("refused"), **count);
             })
         };
@@ -203,13 +207,35 @@ impl App {
     }
 }
 
+/// A limit that an organisation can reach.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Limit {
+    Pool(Pool),
+    Rate(RateOf),
+}
+
+impl Limit {
+    /// Its name, and of what it is.
+    const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Pool(pool) => (pool.info().name, pool.info().unit),
+            Self::Rate(RateOf::Session) => ("commands_per_s", COMMANDS),
+            Self::Rate(RateOf::Login) => ("principal_commands_per_s", COMMANDS),
+            Self::Rate(RateOf::Org) => ("org_commands_per_s", COMMANDS),
+        }
+    }
+}
+
+/// What rates count.
+const COMMANDS: &str = "commands in a second";
+
 /// Limits that were reached.
 #[derive(Default)]
 pub(super) struct Reached {
     /// When the last event of each was.
-    told: HashMap<(Pool, OrgId), Timestamp>,
+    told: HashMap<(Limit, OrgId), Timestamp>,
     /// How often since then.
-    untold: HashMap<(Pool, OrgId), u64>,
+    untold: HashMap<(Limit, OrgId), u64>,
 }
 
 fn of_session(

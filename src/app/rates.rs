@@ -9,21 +9,41 @@ use super::App;
 
 /// What the organisations sent in the current second.
 #[derive(Default)]
-pub(super) struct OrgRates(DashMap<OrgId, Window>);
+pub(super) struct OrgRates {
+    windows: DashMap<OrgId, Window>,
+    /// How often each limit was reached in an organisation since that was asked.
+    over: DashMap<(RateOf, OrgId), u64>,
+}
 
 impl OrgRates {
     fn admit(&self, org: OrgId, now: Timestamp, limit: u32) -> bool {
         if limit == 0 {
             return true;
         }
-        if let Some(window) = self.0.get(&org) {
+        if let Some(window) = self.windows.get(&org) {
             return window.admit(now, limit);
         }
-        if self.0.len() >= limits::WINDOWS_KEPT_MAX {
+        if self.windows.len() >= limits::WINDOWS_KEPT_MAX {
             // Those of earlier seconds, and of organisations that are gone.
-            self.0.retain(|_, window| window.is_used(now));
+            self.windows.retain(|_, window| window.is_used(now));
         }
-        self.0.entry(org).or_default().admit(now, limit)
+        self.windows.entry(org).or_default().admit(now, limit)
+    }
+
+    fn note_over(&self, of: RateOf, org: OrgId) {
+        if let Some(mut count) = self.over.get_mut(&(of, org)) {
+            *count += 1;
+            return;
+        }
+        if self.over.len() < limits::LIMITS_NOTED_MAX {
+            *self.over.entry((of, org)).or_default() += 1;
+        }
+    }
+
+    /// Which limits were reached in which organisations since the last time, and how often.
+    pub(super) fn take_over(&self) -> Vec<((RateOf, OrgId), u64)> {
+        let reached: Vec<_> = self.over.iter().map(|one| *one.key()).collect();
+        reached.iter().filter_map(|of| self.over.remove(of)).collect()
     }
 }
 
@@ -42,6 +62,14 @@ impl Over {
             Self::Session(_) => "session",
             Self::Login(_) => "principal",
             Self::Org(_) => "org",
+        }
+    }
+
+    const fn of(self) -> RateOf {
+        match self {
+            Self::Session(_) => RateOf::Session,
+            Self::Login(_) => RateOf::Login,
+            Self::Org(_) => RateOf::Org,
         }
     }
 
@@ -74,20 +102,19 @@ impl App {
     pub fn charge(&self, session: &Session, now: Timestamp) -> Result<(), Failure> {
         let limits = &self.config.limits;
         let (limit, of_login) = (limits.commands_per_s, limits.principal_commands_per_s());
-        let charged = if !session.admit(now, limit) {
-            Err((RateOf::Session, self.over(Over::Session(limit))))
+        let org = session.org_id();
+        let over = if !session.admit(now, limit) {
+            Over::Session(limit)
         } else if !session.admit_login(now, of_login) {
-            Err((RateOf::Login, self.over(Over::Login(of_login))))
-        } else if limits.org_commands_per_s > 0 {
-            self.charge_org(session.org_id(), now).map_err(|over| (RateOf::Org, over))
+            Over::Login(of_login)
+        } else if !self.org_rates.admit(org, now, limits.org_commands_per_s) {
+            Over::Org(limits.org_commands_per_s)
         } else {
-            Ok(())
+            return Ok(());
         };
-        charged.map_err(|(of, over)| {
-            // For who asks why a device does nothing.
-            session.failures_kept().note_over_rate(of);
-            over
-        })
+        // For who asks why a device does nothing.
+        session.failures_kept().note_over_rate(over.of());
+        Err(self.over(over, org))
     }
 
     /// Counts a request of somebody who has no session for it.
@@ -103,21 +130,18 @@ impl App {
     ) -> Result<(), Failure> {
         let limit = self.config.limits.principal_commands_per_s();
         if !self.sessions.admit_login(principal, now, limit) {
-            return Err(self.over(Over::Login(limit)));
+            return Err(self.over(Over::Login(limit), org));
         }
-        self.charge_org(org, now)
-    }
-
-    fn charge_org(&self, org: OrgId, now: Timestamp) -> Result<(), Failure> {
         let limit = self.config.limits.org_commands_per_s;
         match self.org_rates.admit(org, now, limit) {
             true => Ok(()),
-            false => Err(self.over(Over::Org(limit))),
+            false => Err(self.over(Over::Org(limit), org)),
         }
     }
 
-    fn over(&self, over: Over) -> Failure {
+    fn over(&self, over: Over, org: OrgId) -> Failure {
         self.metrics.over_rate(over.name());
+        self.org_rates.note_over(over.of(), org);
         Failure::new(Code::RATE_LIMITED, over.sentence()).after(1)
     }
 
@@ -128,7 +152,7 @@ impl App {
         let (limit, of_login) = (limits.commands_per_s, limits.principal_commands_per_s());
         let of_org = limits.org_commands_per_s;
         let left_of_org = || {
-            let window = self.org_rates.0.get(&session.org_id());
+            let window = self.org_rates.windows.get(&session.org_id());
             window.map_or(of_org, |window| window.left(now, of_org))
         };
         let rate = |over: Over, limit, left| Rate { name: over.name(), limit, left };
@@ -173,6 +197,14 @@ mod tests {
         assert!(!rates.admit(org(0), NOW, 1));
         assert!(rates.admit(org(0), NOW.plus_seconds(1), 1));
         assert!(rates.admit(org(u32::MAX), NOW.plus_seconds(1), 1));
-        assert_eq!(rates.0.len(), 2);
+        assert_eq!(rates.windows.len(), 2);
+        for number in 0..2 * limits::LIMITS_NOTED_MAX as u32 {
+            rates.note_over(RateOf::Org, org(number));
+        }
+        rates.note_over(RateOf::Org, org(0));
+        let reached = rates.take_over();
+        assert_eq!(reached.len(), limits::LIMITS_NOTED_MAX);
+        assert!(reached.contains(&((RateOf::Org, org(0)), 2)));
+        assert!(rates.take_over().is_empty());
     }
 }

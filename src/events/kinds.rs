@@ -72,9 +72,10 @@ kinds! {
     MethodPurged: "method.purged", Methods, "A call of a method was taken back.",
         "those of `method.called`";
     LimitReached: "limit.reached", Limits,
-        "A pool has refused something to the organisation (docs/limits.md): at most one event a \
-         minute for each of both.",
-        "`pool`, `unit`, `refused` (how often since the last event)";
+        "A pool has refused something to the organisation (docs/limits.md), or commands in it were \
+         over a rate: at most one event a minute for each of both.",
+        "`pool` (or `commands_per_s`, `principal_commands_per_s`, `org_commands_per_s`), `unit`, \
+         `refused` (how often since the last event)";
     LoginRefused: "login.refused", Refusals, "Logins were refused, which are counted.",
         "those of docs/trail.md";
     CommandRefused: "command.refused", Refusals,

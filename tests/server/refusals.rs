@@ -158,6 +158,15 @@ async fn a_diagnosis_says_which_rate_was_reached() {
             known == NAMES && reached == [name]
         })
         .await;
+        // The stream has one event of it.
+        eventually("an event", async || {
+            let asked = r#"{"types":"limit.reached"}"#;
+            let events = reply(&mut operator, "event.list", asked).await;
+            let event = events["params"]["result"][0].clone();
+            let pool = event["pool"].as_str().unwrap_or_default();
+            name == format!("limits.{pool}") && event["refused"].as_u64() > Some(0)
+        })
+        .await;
     }
 }
 
