@@ -1,5 +1,6 @@
 //! Which events a reader wants, and what one is asked for that.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use base::{OrgId, Timestamp, topic};
@@ -171,6 +172,13 @@ struct TargetFacts {
     name: Option<Box<str>>,
 }
 
+/// From where an event came.
+#[derive(Deserialize)]
+struct Place<'a> {
+    #[serde(borrow, rename = "remoteAddr")]
+    remote_addr: Option<Cow<'a, str>>,
+}
+
 impl Seen {
     /// The event of a row; none of one that can't be read.
     pub(super) fn of_row(
@@ -198,6 +206,13 @@ impl Seen {
         let text = complete_text(place, number, untold.then_some(&*kind), row).into();
         let ts = facts.ts.unwrap_or_default();
         Some(Self { number, class, kind, org, ts, thing, who, text })
+    }
+
+    /// Whether it came from an address that begins so.
+    pub fn is_from(&self, prefix: &str) -> bool {
+        let place = serde_json::from_slice::<Place<'_>>(&self.text).ok();
+        let from = place.and_then(|place| place.remote_addr);
+        from.is_some_and(|from| from.starts_with(prefix))
     }
 
     /// The topic of its MQTT message: `$events/`, the type with levels for its words, and the key or

@@ -115,6 +115,14 @@ async fn what_happens_is_in_the_stream_and_can_be_gone_on_from() {
     let found = call(&mut operator, "event.list", &some.to_string()).await;
     let found = found["result"].as_array().expect("a list");
     assert_eq!((found.len(), &found[0]["type"]), (5, &json!("session.revoked")));
+    for (from, is_there) in [("127.0.0.1:", true), ("127.0.0.1:1x", false), ("10.", false)] {
+        let asked = json!({ "remoteAddr": from, "after": before });
+        let found = call(&mut operator, "event.list", &asked.to_string()).await;
+        let found = found["result"].as_array().expect("a list");
+        assert_eq!(!found.is_empty(), is_there, "{from}");
+        let told = |event: &Value| event["remoteAddr"].as_str().unwrap_or_default().to_owned();
+        assert!(found.iter().all(|event| told(event).starts_with(from)), "{from}: {found:?}");
+    }
     let ahead = call(&mut operator, "event.list", r#"{"after":99999999}"#).await;
     assert_eq!((&ahead["resync"], &ahead["result"]), (&json!(true), &json!([])));
     for wrong in [

@@ -42,6 +42,8 @@ params! {
             "Only those of this class, such as `sessions` or `alarms`.";
         optional thing_key: Vec<String> = "thingKey", "Only those about these things.";
         optional key: String = "key", "The same, of one thing.";
+        optional remote_addr: String = "remoteAddr",
+            "Only those from where `ip:port` begins so, as far as they tell it.";
         optional last: Ago = "last", "Those of this time until now.";
         optional start: Timestamp = "start", "Those at this time or later.";
         optional end: Timestamp = "end", "Those at this time or earlier.";
@@ -68,6 +70,8 @@ struct Listed {
 /// Which events are wanted, after the parameters were looked at.
 struct Wanted {
     filter: Filter,
+    /// With what the address begins from which they have come.
+    from: Option<String>,
     classes: Vec<Class>,
     sight: Sight,
     span: Span,
@@ -178,7 +182,8 @@ impl Wanted {
             },
         )?;
         let asked_after = params.after.map(|_| span.after);
-        Ok(Self { filter, classes, sight, span, asked_after })
+        let from = given(params.remote_addr);
+        Ok(Self { filter, from, classes, sight, span, asked_after })
     }
 
     fn read(&self, app: &App) -> Result<Listed, Failure> {
@@ -202,6 +207,7 @@ impl Wanted {
             let (class, thing) = (seen.class, seen.thing.as_deref());
             if span.has(seen.ts)
                 && self.filter.wants(&seen)
+                && self.from.as_deref().is_none_or(|from| seen.is_from(from))
                 && app.sees_about(&self.sight, class, thing)?
             {
                 bytes += seen.text.len();
