@@ -52,6 +52,10 @@ function become(shown, wanted) {
   });
 }
 
+// For so long a torrent of new rows is one after the last of it, and so many of them are counted.
+const TORRENT_MS = 10000;
+const CAME_MAX = 9999;
+
 /* A live table. While a row has focus, choice, pointer or a dialog, the order stays: values go on. */
 
 class LiveTable {
@@ -66,8 +70,16 @@ class LiveTable {
     this.made = document.createElement("template");
     this.totals = all("[data-total]");
     this.fresh = $("[data-fresh]");
+    this.older = $("[data-older]");
+    this.kept = +table.dataset.kept || 0;
     this.pending = null;
     this.paused = false;
+    // The rows that the server has now, and those that have come since the list holds.
+    this.latest = new Set(this.rows.keys());
+    this.came = new Set();
+    this.isMore = false;
+    // When most rows were others last, and when that was so for the second time in a row.
+    this.otherAt = this.torrentAt = 0;
     for (const type of ["pointerleave", "focusout", "change"]) {
       table.addEventListener(type, () => setTimeout(() => this.release()));
     }
@@ -85,7 +97,25 @@ class LiveTable {
 
   isHeld() {
     return this.paused || this.table.matches(":hover") || this.table.contains(document.activeElement)
-      || !!$("input:checked", this.body) || !!$("dialog[open]");
+      || !!$("input:checked", this.body) || !!$("dialog[open]") || Date.now() - this.torrentAt < TORRENT_MS;
+  }
+
+  // Whether there are rows behind those that the list has.
+  hasMore(order) {
+    const rows = +this.table.getAttribute("aria-rowcount");
+    return rows < 0 || this.first + order.length - 1 < rows;
+  }
+
+  // A list of which most rows are others each time moves faster than anybody reads: it holds by itself.
+  note(order) {
+    const others = order.filter((id) => !this.latest.has(id)).length;
+    const isTorrent = others > order.length / 2 && this.hasMore(order);
+    const [before, now] = [this.otherAt, Date.now()];
+    this.latest = new Set(order);
+    this.otherAt = isTorrent ? now : 0;
+    this.torrentAt = isTorrent && now - before < TORRENT_MS ? now : 0;
+    // Some may have come and gone between this one and the one before.
+    if (isTorrent && others === order.length) this.isMore = true;
   }
 
   apply(news) {
@@ -99,11 +129,22 @@ class LiveTable {
     if (news.total) for (const place of this.totals) place.textContent = news.total;
     if (news.rows) this.table.setAttribute("aria-rowcount", news.rows);
     if (news.order) {
-      this.pending = { order: news.order, cells: held, over: news.over };
+      const { order, over } = news;
+      // What has left the list comes whole if it comes again.
+      const cells = Object.fromEntries(order.map((id) => [id, held[id]]));
+      this.pending = { order, cells, over };
+      this.note(order);
       if (!this.isHeld()) return this.show();
-      const stays = new Set(news.order);
-      for (const [id, row] of this.rows) row.classList.toggle("gone", !stays.has(id));
-      this.say(news.order.filter((id) => !this.rows.has(id)).length);
+      // The last ones may only have made room for others.
+      let isWithin = !this.hasMore(order);
+      if (isWithin) this.came.clear();
+      for (const [id, row] of [...this.rows].reverse()) {
+        const stays = this.latest.has(id);
+        isWithin ||= stays;
+        row.classList.toggle("gone", isWithin && !stays);
+      }
+      for (const id of order) if (!this.rows.has(id) && this.came.size < CAME_MAX) this.came.add(id);
+      this.say(this.came.size);
     }
   }
 
@@ -120,7 +161,8 @@ class LiveTable {
   say(count) {
     if (!this.fresh) return;
     this.fresh.hidden = count === 0;
-    const text = count ? `+${count} new` : "";
+    const more = this.isMore || count === CAME_MAX ? " or more" : "";
+    const text = count ? `+${count.toLocaleString("en")}${more} new — show` : "";
     if (this.fresh.textContent !== text) this.fresh.textContent = text;
   }
 
@@ -132,13 +174,15 @@ class LiveTable {
     if (!this.pending) return;
     const { order, cells, over } = this.pending;
     this.pending = null;
+    this.came.clear();
+    this.isMore = false;
     this.say(0);
-    const [before, ended] = [this.rows, new Set(over)];
+    const [before, ended, ids] = [this.rows, new Set(over), order.concat(this.below(order))];
     this.rows = new Map();
-    for (const id of order) if (before.has(id)) this.rows.set(id, before.get(id));
+    for (const id of ids) if (before.has(id)) this.rows.set(id, before.get(id));
     // Rows that are gone become those that are new: then hardly anything is laid out anew.
     const gone = [...before].filter(([id]) => !this.rows.has(id)).map(([, row]) => row);
-    order.forEach((id, index) => {
+    ids.forEach((id, index) => {
       let row = this.rows.get(id);
       if (!row) {
         row = gone.shift() ?? this.blank();
@@ -154,6 +198,18 @@ class LiveTable {
     for (const row of gone) row.remove();
     const nothing = $(".empty");
     if (nothing) nothing.hidden = order.length > 0;
+    if (!this.kept || !this.older) return;
+    const older = new URL(this.older.href);
+    older.searchParams.delete("iterator");
+    older.searchParams.set("before", ids.at(-1));
+    this.older.href = older;
+  }
+
+  // Rows of a log stay below those that the server goes on with, if none between is missing.
+  below(order) {
+    if (!order.some((id) => this.rows.has(id))) return [];
+    const older = [...this.rows.keys()].filter((id) => +id < +order.at(-1));
+    return older.slice(0, Math.max(0, this.kept - order.length));
   }
 
   blank() {
@@ -210,6 +266,7 @@ function show() {
 
 function tick() {
   show();
+  for (const table of tables) table.release();
   if (!document.hidden) ages();
 }
 setInterval(tick, 1000);
@@ -353,6 +410,25 @@ document.addEventListener("submit", (event) => {
     event.preventDefault();
     dialog(form.action, { method: "post", body: new URLSearchParams(data) });
   }
+});
+
+/* What is found while one types. */
+
+let typing = 0;
+document.addEventListener("input", ({ target }) => {
+  const form = target.closest("form[data-typed]");
+  if (!form) return;
+  clearTimeout(typing);
+  typing = setTimeout(async () => {
+    const words = target.value;
+    const address = `${form.action}?${new URLSearchParams(new FormData(form))}`;
+    const answer = await fetch(address, { headers: { "X-Piece": "1" } }).catch(() => null);
+    if (!answer?.ok || answer.redirected) return;
+    const made = document.createElement("template");
+    made.innerHTML = await answer.text();
+    // A later one may have been quicker.
+    if (words === target.value) form.nextElementSibling.replaceWith($("[data-found]", made.content));
+  }, 150);
 });
 
 /* Keys. */
