@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 
 import { script, step, until } from "./browser.mjs";
 import { at, isLive } from "./console.mjs";
-import { OPERATOR, device } from "./server.mjs";
+import { OPERATOR, device, fleet } from "./server.mjs";
 
 const EVENTS = "/o/basic-org/events";
 
@@ -57,6 +57,32 @@ script(async () => {
   await page.getByRole("button", { name: /^Pause|^Go on/ }).click();
   await page.mouse.move(1, 1);
   await top(page, "session.started event-4");
+
+  step("what was there stays below what comes");
+  await page.goto(`${EVENTS}?types=session.*`);
+  await isLive(page);
+  const oldest = (await told(page)).at(-1);
+  for (let batch = 1; batch <= 6; batch += 1) {
+    const devices = await fleet(`batch-${batch}`, 10);
+    for (const one of devices) await one.leave();
+    await top(page, `session.ended batch-${batch}-10`);
+  }
+  const all = await told(page);
+  assert.ok(all.length > 120, `${all.length} rows`);
+  assert.equal(all.at(-1), oldest);
+  const rows = page.locator("tr[data-id]");
+  const indices = await rows.evaluateAll((rows) => rows.map((row) => row.getAttribute("aria-rowindex")));
+  assert.deepEqual(indices, indices.map((_, index) => `${index + 2}`));
+  const numbers = await rows.evaluateAll((rows) => rows.map((row) => +row.dataset.id));
+  assert.deepEqual(numbers, [...new Set(numbers)].sort((a, b) => b - a));
+
+  step("by address");
+  await page.getByLabel("Address begins with").fill("10.");
+  await page.getByRole("button", { name: "Show" }).click();
+  await page.waitForURL(/remoteAddr=10\./);
+  assert.deepEqual(await told(page), []);
+  await page.getByText("Nothing happened").waitFor();
+  await page.goto(`${EVENTS}?types=session.*`);
 
   step("by type");
   const url = new URL(page.url());

@@ -384,7 +384,7 @@ async fn messages_quote_what_was_asked_as_text() {
         (&format!("{org}/things/pump-1/trace"), &["after"]),
         (&format!("{org}/things/pump-1/file"), &["name"]),
         (&format!("{org}/things/pump-1/file/delete"), &["name"]),
-        (&format!("{org}/events"), &["types", "key", "end", "before", "iterator"]),
+        (&format!("{org}/events"), &["types", "key", "remoteAddr", "end", "before", "iterator"]),
         (&format!("{org}/access/users"), &["query", "admins", "sort", "offset", "done"]),
         (&format!("{org}/access/invites/withdraw"), &["emailAddress"]),
         (&format!("{org}/access/roles"), &["sort", "offset"]),

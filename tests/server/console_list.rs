@@ -240,3 +240,61 @@ async fn a_refusal_is_a_page() {
     let answer = send(&server, "PUT /api HTTP/1.1", b"").await;
     assert_eq!(answer.header("content-type"), Some("application/json"), "{answer:?}");
 }
+
+#[tokio::test]
+async fn what_matters_most_is_above_the_list() {
+    let server = TestServer::start();
+    let _mower = Connect::thing(V311, "mower-1").open(&server).await;
+    let operator = operator(&server).await;
+    let strip = |page: &str| {
+        let (_, strip) = page.split_once("<section class=\"strip\"")?;
+        Some(strip.split("</section>").next().unwrap_or_default().to_owned())
+    };
+    let shown = strip(&operator.page(SESSIONS).await).expect("a strip");
+    for words in [
+        "sessions?protocol=mqtt\">mqtt 1<",
+        "sessions?protocol=http\">http 1<",
+        "state=all&amp;startedAfter=20",
+        "Ended in 15 minutes",
+        "/o/basic-org/logins",
+    ] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    assert!(!shown.contains("Commands a second"), "of the server: {shown}");
+    for query in ["?kind=user", "?asOf=2026-01-01T00:00", "?offset=60"] {
+        assert_eq!(strip(&operator.page(&format!("{SESSIONS}{query}")).await), None, "{query}");
+    }
+    let admin = Browser::login(&server, "admin@devicewise.com", "demo-admin-password").await;
+    let shown = strip(&admin.page(SESSIONS).await).expect("a strip");
+    for words in ["Commands a second", "Waiting for the store", "Mails that wait"] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_leads_nowhere_leads_back() {
+    let server = TestServer::start();
+    let operator = operator(&server).await;
+    let _mower = Connect::thing(V311, "mower-1").open(&server).await;
+    for (path, count) in [(SESSIONS, "2 sessions"), ("/o/basic-org/things", "1 thing")] {
+        let page = operator.page(&format!("{path}?offset=600")).await;
+        assert!(page.contains(&format!("There are only {count}")), "{page}");
+        assert!(page.contains(&format!("href=\"{path}\">The beginning")), "{page}");
+    }
+    let answer = operator.get(&format!("{SESSIONS}?sort=nothing")).await;
+    let way = format!("href=\"{SESSIONS}\">The same page without a filter");
+    assert!(answer.status == 400 && answer.text().contains(&way), "{answer:?}");
+}
+
+#[tokio::test]
+async fn events_are_shown_by_address() {
+    let server = TestServer::start();
+    let operator = operator(&server).await;
+    let _mower = Connect::thing(V311, "mower-1").open(&server).await;
+    let path = "/o/basic-org/events?types=session.*&remoteAddr=";
+    let page = operator.page(&format!("{path}127.0.0.1:")).await;
+    assert!(page.contains(">mower-1<") && page.contains("value=\"127.0.0.1:\""), "{page}");
+    assert!(page.contains("data-kept=\"1000\""), "{page}");
+    let page = operator.page(&format!("{path}10.")).await;
+    assert!(!page.contains(">mower-1<") && page.contains("Nothing happened"), "{page}");
+}

@@ -197,6 +197,13 @@ impl InOrg<'_> {
         self.may("session.end") && self.asker.placed().access().administers_here()
     }
 
+    /// Whether who asks may see how the whole server is.
+    pub(super) fn sees_server(&self) -> bool {
+        let access = self.asker.placed().access();
+        let is_topmost = access.org.parent.is_none() && !access.restricted_to_self;
+        self.may("stats.series") && (access.authority().sees_all() || is_topmost)
+    }
+
     /// A path within the organisation.
     pub(super) fn to(&self, rest: &str) -> String {
         format!("/o/{}/{rest}", self.org.slug)

@@ -97,7 +97,7 @@ fn of_several(asked: &InOrg<'_>, refs: &[&str]) -> Markup {
     html! {
         h1 { "End " (number(count)) " sessions?" }
         p { "Their connections close. Devices may come back at once." }
-        form method="post" action=(asked.to("sessions/end")) {
+        form class="stack" method="post" action=(asked.to("sessions/end")) {
             (csrf(asked))
             @for reference in refs { input type="hidden" name="ref" value=(reference); }
             (typed(count))
@@ -119,7 +119,7 @@ async fn of_filter(asked: &InOrg<'_>) -> Result<Markup, Refused> {
         }
         @if count == 0 { p { a class="button" href=(asked.to("sessions")) data-close { "Back to the list" } } }
         @else {
-            form method="post" action=(asked.to("sessions/end")) {
+            form class="stack" method="post" action=(asked.to("sessions/end")) {
                 (csrf(asked))
                 @for (name, value) in asked.query.iter() {
                     @if name != "csrf" { input type="hidden" name=(name) value=(value); }
@@ -136,7 +136,7 @@ async fn of_filter(asked: &InOrg<'_>) -> Result<Markup, Refused> {
 fn typed(count: u64) -> Markup {
     html! { @if count >= TYPED_FROM {
         label {
-            "Type " b { (count) } " to go on"
+            span { "Type " b { (count) } " to go on" }
             input name="typed" inputmode="numeric" autocomplete="off" required pattern=(count);
         }
     } }

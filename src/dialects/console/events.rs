@@ -15,7 +15,10 @@ use super::time::clock;
 use super::window::{Column, Row, Window};
 
 /// Events on one page.
-const PAGE: u64 = 100;
+const PAGE: u64 = 1000;
+
+/// The newest of them, which are made anew as long as somebody looks; those before stay as they are.
+const LIVE: u64 = 100;
 
 /// Families of types that can be chosen, with a name for people.
 const FAMILIES: [(&str, &str); 7] = [
@@ -32,9 +35,9 @@ const COLUMNS: &[Column] = &[
     Column::new("ts", "Time"),
     Column::new("type", "Type"),
     Column::new("who", "Who"),
-    Column::new("what", "What"),
     Column::new("by", "By"),
     Column::new("from", "From"),
+    Column::new("what", "What"),
 ];
 
 /// Members that have columns of their own, or say nothing to people.
@@ -82,15 +85,19 @@ impl Event {
 
 /// What an address asks for, as parameters of `event.list`.
 fn params(query: &Fields) -> Params {
-    let mut params = query.params(&["before", "iterator", "key"]);
+    let mut params = query.params(&["before", "iterator", "key", "remoteAddr"]);
     params.set_some("end", query.get("end").map(as_time));
     let types: Vec<&str> = query.all("types").flat_map(|types| types.split(',')).collect();
     params.set_some("types", (!types.is_empty()).then_some(types));
-    params.with("limit", PAGE).with("sort", "-number")
+    params.with("sort", "-number")
 }
 
-async fn list(asked: &InOrg<'_>, query: &Fields) -> Result<(Window, Option<String>), Refused> {
-    let listed: Listed = asked.ask("event.list", &params(query)).await?;
+async fn list(
+    asked: &InOrg<'_>,
+    query: &Fields,
+    limit: u64,
+) -> Result<(Window, Option<String>), Refused> {
+    let listed: Listed = asked.ask("event.list", &params(query).with("limit", limit)).await?;
     let total = listed.result.len() as u64;
     let rows = listed.result.iter().map(|event| Row {
         id: event.number.to_string(),
@@ -107,7 +114,7 @@ async fn list(asked: &InOrg<'_>, query: &Fields) -> Result<(Window, Option<Strin
         total,
         is_at_least: listed.iterator.is_some(),
         offset: 0,
-        limit: PAGE,
+        limit,
         sort: "-number".into(),
     };
     Ok((window, listed.iterator))
@@ -115,10 +122,14 @@ async fn list(asked: &InOrg<'_>, query: &Fields) -> Result<(Window, Option<Strin
 
 /// The newest events that fit.
 pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, Refused> {
-    Ok(list(asked, query).await?.0)
+    Ok(list(asked, query, LIVE).await?.0)
 }
 
 fn cells(asked: &InOrg<'_>, event: &Event) -> Vec<Markup> {
+    // That it is of the organisation in whose pages it stands says nothing.
+    let is_here = |name: &str, value: &Value| name == "orgKey" && *value == *asked.org.key;
+    let is_worth_it =
+        |name: &String, value: &Value| !TOLD.contains(&name.as_str()) && !is_here(name, value);
     let (reference, thing) = (event.text("ref"), event.text("thingKey"));
     let who = event.text("whoAmI").or(event.text("name"));
     let to_session = |reference: &str| asked.to(&format!("sessions/{}", segment(reference)));
@@ -138,16 +149,16 @@ fn cells(asked: &InOrg<'_>, event: &Event) -> Vec<Markup> {
             }
         },
         html! {
-            @for (name, value) in event.members.iter().filter(|(name, _)| !TOLD.contains(&name.as_str())) {
-                span class="member" { span class="hint" { (name) " " } (said(value)) } " "
-            }
-        },
-        html! {
             @if let Some(by) = event.text("by").or(thing.and(who).filter(|who| Some(*who) != thing)) {
                 bdi { (by) }
             }
         },
         html! { @if let Some(from) = event.text("remoteAddr") { (from) } },
+        html! {
+            @for (name, value) in event.members.iter().filter(|(name, value)| is_worth_it(name, value)) {
+                span class="member" { span class="hint" { (name) " " } (said(value)) } " "
+            }
+        },
     ]
 }
 
@@ -165,7 +176,7 @@ fn said(value: &Value) -> Markup {
 
 /// The screen.
 pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
-    let (window, iterator) = list(asked, &asked.query).await?;
+    let (window, iterator) = list(asked, &asked.query, PAGE).await?;
     let query = &asked.query;
     let is_past = ["iterator", "before", "end"].iter().any(|name| query.get(name).is_some());
     let view = format!("{}?{}", asked.path, query.query_with(&[]));
@@ -185,6 +196,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
                 }
             }
             (input("key", "Thing", query.get("key"), "key"))
+            (input("remoteAddr", "Address begins with", query.get("remoteAddr"), "10.2."))
             label { "Until, UTC"
                 input type="datetime-local" name="end" value=[query.get("end")]; }
             button type="submit" { "Show" }
@@ -196,10 +208,10 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
                 "There is no event that fits. " a href=(asked.path) { "Show all" }
             }))
         }
-        (window.table(asked, (!is_past).then_some(view.as_str())))
+        (window.log(asked, (!is_past).then_some(view.as_str())))
         nav class="pages" aria-label="Pages" {
             @if is_past { a href=(asked.path) { "The newest" } }
-            @if let Some(older) = older { a rel="next" href=(older) { "Older" } }
+            @if let Some(older) = older { a rel="next" href=(older) data-older { "Older" } }
         }
     };
     Ok(layout::page(asked, Screen::Events, "Events", &body))

@@ -200,7 +200,7 @@ pub(super) async fn by_cause(asked: &InOrg<'_>) -> Result<Markup, base::Failure>
     let params = Params::default().with("groupBy", "cause").with("last", "24h");
     let groups: Groups = asked.ask("login.failures", &params).await?;
     Ok(html! {
-        p { @for group in &groups.result { @if let Some(cause) = &group.cause {
+        p class="counts" { @for group in &groups.result { @if let Some(cause) = &group.cause {
             a href=(asked.to(&format!("logins?cause={cause}"))) {
                 (cause.replace('_', " ")) " " (number(group.count))
             } " "

@@ -15,6 +15,9 @@ use super::time::{ago, clock, exact};
 use super::{Answer, logins};
 
 mod minutes;
+mod strip;
+
+pub(super) use strip::strip;
 
 /// Seconds of the ring that are shown.
 const SECONDS: u64 = 900;
@@ -129,14 +132,14 @@ async fn sessions(asked: &InOrg<'_>) -> Result<Markup, Refused> {
     let link = |query: &str| asked.to(&format!("sessions?{query}"));
     Ok(html! {
         h2 { a href=(asked.to("sessions")) { (number(total)) @if total == 1 { " session" } @else { " sessions" } } }
-        p {
+        p class="counts" {
             @for group in &live.result { @if let Some(protocol) = &group.protocol {
                 a href=(link(&format!("protocol={protocol}"))) { (protocol) " " (number(group.count)) } " "
             } }
         }
         h3 { "Ended in the last hour" }
         @if ended.result.is_empty() { p class="hint" { "None." } }
-        p {
+        p class="counts" {
             @for group in &ended.result { @if let Some(reason) = &group.reason {
                 a href=(link(&format!("state=ended&endReason={reason}"))) {
                     (reason.replace('_', " ")) " " (number(group.count))
@@ -263,7 +266,7 @@ fn state(asked: &InOrg<'_>, status: &Status) -> Markup {
             p { "Certificate " code { (certificate.key) } " ends " (exact(&certificate.not_after)) (near(asked, certificate)) }
         }
         h3 { "Limits" }
-        div class="scroll" tabindex="0" role="group" aria-label="Limits and what is used of them" { table {
+        div class="scroll" tabindex="0" role="group" aria-label="Limits and what is used of them" { table class="figures" {
             caption class="hidden" { "Limits and what is used of them" }
             thead { tr {
                 th scope="col" { "Limit" } th scope="col" { "Used" } th scope="col" { "Of" }

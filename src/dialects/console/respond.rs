@@ -6,7 +6,7 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
     HeaderName, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
 };
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use maud::{Markup, html};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
@@ -75,7 +75,10 @@ impl Refused {
                 (status, "That did not work", failure.message)
             }
         };
-        let mut response = page(layout::plain(asked, title, &why(title, &text)));
+        // What was wrong may be what the address asks for.
+        let whole = (asked.method == Method::GET && asked.query.iter().next().is_some())
+            .then_some(asked.path.as_str());
+        let mut response = page(layout::plain(asked, title, &why(title, &text, whole)));
         *response.status_mut() = status;
         if status == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
@@ -84,10 +87,12 @@ impl Refused {
     }
 }
 
-fn why(title: &str, text: &str) -> Markup {
+/// `whole`: the same page without a filter.
+fn why(title: &str, text: &str, whole: Option<&str>) -> Markup {
     html! {
         h1 { (title) }
         p role="alert" { bdi { (text) } }
+        @if let Some(whole) = whole { p { a href=(whole) { "The same page without a filter" } } }
         p { a href="/" { "To the first screen" } }
     }
 }
@@ -129,7 +134,7 @@ pub(super) fn unread(now: Timestamp, status: StatusCode, bytes_max: u64) -> Resp
             ),
         ),
     };
-    let mut response = page(layout::bare(now, title, &why(title, &text)));
+    let mut response = page(layout::bare(now, title, &why(title, &text, None)));
     *response.status_mut() = status;
     response
 }

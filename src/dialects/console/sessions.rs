@@ -8,7 +8,7 @@ use super::form::{Fields, Params};
 use super::layout::{self, Screen, input, select};
 use super::respond::Refused;
 use super::window::{PAGE, Row, Window};
-use super::{Answer, views};
+use super::{Answer, overview, views};
 
 mod columns;
 
@@ -239,15 +239,19 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
     let is_as_of = asked.query.get("asOf").is_some();
     let filter = asked.query.query_with(&[("offset", ""), ("sort", ""), (columns::FIELD, "")]);
     let many = asked.to(&format!("sessions/end?{}", filter));
+    let others = [("offset", ""), ("sort", ""), ("state", ""), (columns::FIELD, "")];
+    let is_first = asked.query.query_with(&others).is_empty() && window.offset == 0;
     let body = html! {
         h1 { "Sessions" @if !is_as_of { " " span class="badge" data-live {} } }
-        (filter_form(asked))
+        @if is_first { (overview::strip(asked).await?) }
+        (filter_form(asked, !is_as_of))
         (views::list(asked).await?)
         @if let Some(at) = asked.query.get("asOf") {
             p class="notice" { "As it was at " (at) " UTC. " a href=(asked.to("sessions")) { "Back to now" } }
         }
         (layout::fresh())
-        @if window.rows.is_empty() {
+        @if let Some(way) = window.way_back(asked) { (way) }
+        @else if window.rows.is_empty() {
             (layout::empty("No sessions", &html! {
                 "Nobody is connected who fits. "
                 @if !filters(&asked.query).is_empty() { a href=(asked.to("sessions")) { "Show all that are live" } }
@@ -268,7 +272,7 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
     Ok(layout::page(asked, Screen::Sessions, "Sessions", &body))
 }
 
-fn filter_form(asked: &InOrg<'_>) -> Markup {
+fn filter_form(asked: &InOrg<'_>, is_live: bool) -> Markup {
     let query = &asked.query;
     let more = ["remoteAddr", "startedAfter", "endReason", "asOf", "defKey", "appName"];
     let is_open = more.iter().any(|name| query.get(name).is_some());
@@ -296,6 +300,7 @@ fn filter_form(asked: &InOrg<'_>) -> Markup {
             (Chosen::of(query).boxes())
             @if let Some(sort) = query.get("sort") { input type="hidden" name="sort" value=(sort); }
             button type="submit" { "Show" }
+            @if is_live { button type="button" data-pause aria-pressed="false" hidden { "Pause" } }
         }
     }
 }

@@ -211,11 +211,12 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
     let window = window(asked, &asked.query).await?;
     let view = format!("{}?{}", asked.path, asked.query.query_with(&[]));
     let body = html! {
-        h1 { "Things " span class="badge" data-live role="status" {} }
+        h1 { "Things " span class="badge" data-live {} }
         (tabs(asked, false))
         (filter_form(asked))
         (layout::fresh())
-        @if window.rows.is_empty() {
+        @if let Some(way) = window.way_back(asked) { (way) }
+        @else if window.rows.is_empty() {
             (layout::empty("No things", &html! {
                 @if !filters(&asked.query).is_empty() {
                     "None fits. " a href=(asked.to("things")) { "Show all" }

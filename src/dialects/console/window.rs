@@ -8,7 +8,7 @@ use maud::{Markup, html};
 
 use super::asked::InOrg;
 use super::form::Fields;
-use super::layout::number;
+use super::layout::{self, number};
 
 /// A column of a list.
 #[derive(Clone, Copy)]
@@ -20,17 +20,29 @@ pub(super) struct Column {
     pub(super) sort: &'static str,
     /// What it shows in one's own row, made of what it shows in others'; none: the same.
     pub(super) own: Option<fn(&Markup) -> Markup>,
+    /// Whether its cells are numbers, which stand one below the other.
+    pub(super) is_number: bool,
 }
 
 impl Column {
     /// A column by which the list is not sorted.
     pub(super) const fn new(key: &'static str, title: &'static str) -> Self {
-        Self { key, title, sort: "", own: None }
+        Self { key, title, sort: "", own: None, is_number: false }
     }
 
     /// One by which it can be.
     pub(super) const fn sorted(key: &'static str, title: &'static str, sort: &'static str) -> Self {
-        Self { key, title, sort, own: None }
+        Self { key, title, sort, own: None, is_number: false }
+    }
+
+    /// The same, of numbers.
+    #[must_use]
+    pub(super) const fn of_numbers(self) -> Self {
+        Self { is_number: true, ..self }
+    }
+
+    fn class(&self) -> Option<&'static str> {
+        self.is_number.then_some("number")
     }
 
     /// The same, which is otherwise in one's own row.
@@ -84,6 +96,16 @@ pub(super) const PAGE: u64 = 60;
 impl Window {
     /// The list as a table. `view`: the address of its page, if the stream keeps it up to date.
     pub(super) fn table(&self, asked: &InOrg<'_>, view: Option<&str>) -> Markup {
+        self.written(asked, view, None)
+    }
+
+    /// The same of a log: what the stream does not keep up to date any more stays below the rest, as
+    /// much as is shown now at most.
+    pub(super) fn log(&self, asked: &InOrg<'_>, view: Option<&str>) -> Markup {
+        self.written(asked, view, Some(self.limit))
+    }
+
+    fn written(&self, asked: &InOrg<'_>, view: Option<&str>, kept: Option<u64>) -> Markup {
         let can_choose = self.has_choice;
         // One that the stream refuses would end it for all tabs.
         let view = view.filter(|view| view.len() <= limits::VIEW_BYTES_MAX);
@@ -91,7 +113,7 @@ impl Window {
         html! {
             div class="scroll" tabindex=[by_keys.then_some("0")] role=[by_keys.then_some("group")]
                 aria-label=[by_keys.then_some(self.caption)] {
-                table data-view=[view] aria-rowcount=(self.row_count()) {
+                table data-view=[view] data-kept=[kept] aria-rowcount=(self.row_count()) {
                     caption class="hidden" { (self.caption) }
                     thead { tr aria-rowindex="1" {
                         @if can_choose {
@@ -110,7 +132,7 @@ impl Window {
                                     } }
                                 }
                                 @for (column, cell) in self.columns.iter().zip(&row.cells) {
-                                    td data-cell=(column.key) { (cell) }
+                                    td class=[column.class()] data-cell=(column.key) { (cell) }
                                 }
                             }
                         }
@@ -123,7 +145,7 @@ impl Window {
     fn head(&self, query: &Fields, path: &str, column: &Column) -> Markup {
         if column.sort.is_empty() {
             return html! {
-                th scope="col" data-cell=(column.key) {
+                th scope="col" class=[column.class()] data-cell=(column.key) {
                     // A column of buttons says so to those who only hear it.
                     @if column.title.is_empty() { span class="hidden" { "Actions" } }
                     @else { (column.title) }
@@ -140,7 +162,7 @@ impl Window {
             if is_sorted && falls { column.sort.into() } else { format!("-{}", column.sort) };
         let href = format!("{path}?{}", query.query_with(&[("sort", &next), ("offset", "")]));
         html! {
-            th scope="col" data-cell=(column.key) aria-sort=[direction] {
+            th scope="col" class=[column.class()] data-cell=(column.key) aria-sort=[direction] {
                 a href=(href) {
                     (column.title)
                     @if is_sorted { span aria-hidden="true" { @if falls { " ▾" } @else { " ▴" } } }
@@ -172,6 +194,16 @@ impl Window {
                 }
             }
         }
+    }
+
+    /// Where the list is, if an address leads behind its end.
+    pub(super) fn way_back(&self, asked: &InOrg<'_>) -> Option<Markup> {
+        if !self.rows.is_empty() || self.offset == 0 || self.total == 0 {
+            return None;
+        }
+        let first = format!("{}?{}", asked.path, asked.query.query_with(&[("offset", "")]));
+        let advice = html! { a href=(first.trim_end_matches('?')) { "The beginning of the list" } };
+        Some(layout::empty(&format!("There are only {}", self.count()), &advice))
     }
 
     /// The rows, in their order.

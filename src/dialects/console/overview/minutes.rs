@@ -52,9 +52,15 @@ struct Line {
     counts: Counts,
 }
 
-/// Those of the organisation.
-pub(super) async fn of_org(asked: &InOrg<'_>) -> Result<Markup, Refused> {
-    let from = Timestamp::from_millis(asked.now.as_millis() - MINUTES as i64 * MINUTE_MS);
+/// What was counted of an organisation.
+struct Counted {
+    connects: Counts,
+    by_reason: BTreeMap<String, Counts>,
+    /// How many of each were counted, if there were more.
+    cut: Option<usize>,
+}
+
+async fn counted(asked: &InOrg<'_>, from: Timestamp) -> Result<Counted, Refused> {
     let params = |show: &[&str], after: &str, sort: &str| {
         let params = Params::default().with("show", show.to_vec()).with("hideFields", true);
         let params = params.with(after, from.to_string()).with("limit", COUNTED_MAX);
@@ -64,36 +70,82 @@ pub(super) async fn of_org(asked: &InOrg<'_>) -> Result<Markup, Refused> {
     let starts: Listed<Start> = asked.ask("session.list", &starts).await?;
     let ends = params(&["endTime", "endReason"], "endedAfter", "-endTime");
     let ends: Listed<End> = asked.ask("session.list", &ends).await?;
-    let since = from.to_string();
-    let since = since.get(..19).unwrap_or(&since);
-    let path = |query: String| Some(asked.to(&format!("sessions?{query}")));
     let mut connects: Counts = [0; MINUTES];
     for start in &starts.result {
         count(&mut connects, from, &start.start_time);
     }
-    let mut by_reason = BTreeMap::<&str, Counts>::new();
-    for end in &ends.result {
-        count(by_reason.entry(&end.end_reason).or_default(), from, &end.end_time);
+    let mut by_reason = BTreeMap::<String, Counts>::new();
+    for end in ends.result.iter() {
+        count(by_reason.entry(end.end_reason.clone()).or_default(), from, &end.end_time);
     }
-    let connects = Line {
-        name: "connected".into(),
-        path: path(format!("state=all&startedAfter={since}")),
-        counts: connects,
-    };
-    let ended = by_reason.into_iter().map(|(reason, counts)| Line {
-        name: format!("ended: {}", reason.replace('_', " ")),
-        path: path(format!("state=ended&endReason={reason}&endedAfter={since}")),
-        counts,
-    });
     let is_cut = |count: Option<u64>, shown: usize| count.is_some_and(|count| count > shown as u64);
     let is_cut = is_cut(starts.count, starts.result.len()) || is_cut(ends.count, ends.result.len());
     let most = starts.result.len().max(ends.result.len());
+    Ok(Counted { connects, by_reason, cut: is_cut.then_some(most) })
+}
+
+fn begin(asked: &InOrg<'_>) -> Timestamp {
+    Timestamp::from_millis(asked.now.as_millis() - MINUTES as i64 * MINUTE_MS)
+}
+
+/// Where those that are counted are, and how they are called.
+fn connected(asked: &InOrg<'_>, since: &str, counts: Counts) -> Line {
+    let path = asked.to(&format!("sessions?state=all&startedAfter={since}"));
+    Line { name: "connected".into(), path: Some(path), counts }
+}
+
+fn ended_line(asked: &InOrg<'_>, since: &str, reason: &str, counts: Counts) -> Line {
+    let query = format!("sessions?state=ended&endReason={reason}&endedAfter={since}");
+    let name = format!("ended: {}", reason.replace('_', " "));
+    Line { name, path: Some(asked.to(&query)), counts }
+}
+
+/// A time as addresses have it.
+fn in_address(from: Timestamp) -> String {
+    let text = from.to_string();
+    text.get(..19).unwrap_or(&text).to_owned()
+}
+
+/// Those of the organisation.
+pub(super) async fn of_org(asked: &InOrg<'_>) -> Result<Markup, Refused> {
+    let from = begin(asked);
+    let counted = counted(asked, from).await?;
+    let since = in_address(from);
+    let connects = connected(asked, &since, counted.connects);
+    let ended = counted.by_reason.iter();
+    let ended = ended.map(|(reason, counts)| ended_line(asked, &since, reason, *counts));
     Ok(html! {
         (table("Connects and ends in each minute", [connects].into_iter().chain(ended)))
-        @if is_cut {
+        @if let Some(most) = counted.cut {
             p class="hint" { "Only the last " (number(most as u64)) " of each are counted." }
         }
     })
+}
+
+/// The same in short: connects, and ends by the reason that most have.
+pub(super) async fn in_short(
+    asked: &InOrg<'_>,
+) -> Result<[(&'static str, Option<Markup>); 2], Refused> {
+    let from = begin(asked);
+    let counted = counted(asked, from).await?;
+    let since = in_address(from);
+    let short = |line: &Line, name: &str| {
+        let least = if counted.cut.is_some() { "at least " } else { "" };
+        html! {
+            a href=[line.path.as_deref()] { (least) (name) (number(line.counts.iter().sum())) } " "
+            (course(line))
+        }
+    };
+    let sum = |counts: &Counts| counts.iter().sum::<u64>();
+    let most = counted.by_reason.iter().max_by_key(|(_, counts)| sum(counts));
+    let ends = most.map_or(html! { "none" }, |(reason, counts)| {
+        let name = format!("{} ", reason.replace('_', " "));
+        short(&ended_line(asked, &since, reason, *counts), &name)
+    });
+    Ok([
+        ("Connects in 15 minutes", Some(short(&connected(asked, &since, counted.connects), ""))),
+        ("Ended in 15 minutes, mostly", Some(ends)),
+    ])
 }
 
 fn count(counts: &mut Counts, from: Timestamp, at: &str) {
@@ -138,7 +190,7 @@ fn table(caption: &str, lines: impl Iterator<Item = Line>) -> Markup {
     let most = |counts: &Counts| counts.iter().max().copied().unwrap_or_default();
     html! {
         h3 { (caption) }
-        div class="scroll" tabindex="0" role="group" aria-label=(caption) { table {
+        div class="scroll" tabindex="0" role="group" aria-label=(caption) { table class="figures" {
             caption class="hidden" { (caption) ", of the last " (MINUTES) " minutes" }
             thead { tr {
                 th scope="col" { "What" }

@@ -72,9 +72,12 @@ static CHOICES: [Choice; 26] = [
     Choice::mostly(Column::sorted("idle", "Idle", "lastAccessed"), |asked, session| {
         ago(&session.last_accessed, asked.now)
     }),
-    Choice::mostly(Column::sorted("commands", "Commands", "commandCount"), |_, session| {
-        html! { (number(session.command_count)) }
-    }),
+    Choice::mostly(
+        Column::sorted("commands", "Commands", "commandCount").of_numbers(),
+        |_, session| {
+            html! { (number(session.command_count)) }
+        },
+    ),
     Choice::chosen(Column::sorted("seen", "Last sign of life", "lastSeen"), "lastSeen", seen),
     Choice::chosen(Column::new("org", "Organisation"), "orgKey", |_, s| text(s.org_key.as_deref())),
     Choice::chosen(Column::new("app", "Application"), "appName", |_, s| {
@@ -91,25 +94,39 @@ static CHOICES: [Choice; 26] = [
     }),
     Choice::chosen(Column::new("tls", "TLS"), "tlsVersion", |_, s| text(s.tls_version.as_deref())),
     Choice::chosen(Column::new("with", "With"), "userAgent", |_, s| text(s.user_agent.as_deref())),
-    Choice::chosen(Column::new("keepAlive", "Keep-alive"), "keepAlive", |_, s| {
+    Choice::chosen(Column::new("keepAlive", "Keep-alive").of_numbers(), "keepAlive", |_, s| {
         seconds(s.keep_alive)
     }),
-    Choice::chosen(Column::new("ttl", "Expires when idle for"), "ttl", |_, s| seconds(s.ttl)),
-    Choice::chosen(Column::new("bytesIn", "Bytes in"), "bytesIn", |_, s| count(s.bytes_in)),
-    Choice::chosen(Column::new("bytesOut", "Bytes out"), "bytesOut", |_, s| count(s.bytes_out)),
-    Choice::chosen(Column::new("messagesIn", "Messages in"), "messagesIn", |_, s| {
+    Choice::chosen(Column::new("ttl", "Expires when idle for").of_numbers(), "ttl", |_, s| {
+        seconds(s.ttl)
+    }),
+    Choice::chosen(Column::new("bytesIn", "Bytes in").of_numbers(), "bytesIn", |_, s| {
+        count(s.bytes_in)
+    }),
+    Choice::chosen(Column::new("bytesOut", "Bytes out").of_numbers(), "bytesOut", |_, s| {
+        count(s.bytes_out)
+    }),
+    Choice::chosen(Column::new("messagesIn", "Messages in").of_numbers(), "messagesIn", |_, s| {
         count(s.messages_in)
     }),
-    Choice::chosen(Column::new("messagesOut", "Messages out"), "messagesOut", |_, s| {
-        count(s.messages_out)
+    Choice::chosen(
+        Column::new("messagesOut", "Messages out").of_numbers(),
+        "messagesOut",
+        |_, s| count(s.messages_out),
+    ),
+    Choice::chosen(Column::new("outbox", "Messages that wait").of_numbers(), "outbox", |_, s| {
+        count(s.outbox)
     }),
-    Choice::chosen(Column::new("outbox", "Messages that wait"), "outbox", |_, s| count(s.outbox)),
-    Choice::chosen(Column::new("outboxBytes", "Bytes that wait"), "outboxBytes", |_, s| {
-        count(s.outbox_bytes)
-    }),
-    Choice::chosen(Column::new("starts", "Starts in the last hour"), "startsLastHour", |_, s| {
-        count(s.starts_last_hour)
-    }),
+    Choice::chosen(
+        Column::new("outboxBytes", "Bytes that wait").of_numbers(),
+        "outboxBytes",
+        |_, s| count(s.outbox_bytes),
+    ),
+    Choice::chosen(
+        Column::new("starts", "Starts in the last hour").of_numbers(),
+        "startsLastHour",
+        |_, s| count(s.starts_last_hour),
+    ),
     Choice::mostly(Column::sorted("state", "State", "endTime"), state),
     Choice::always(Column::new("act", "").with_own(|_| Markup::default()), act),
 ];
