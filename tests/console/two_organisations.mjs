@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { script, step } from "./browser.mjs";
+import { isAccessible, script, step, until } from "./browser.mjs";
 import { SESSIONS, at, isLive, lists } from "./console.mjs";
 import { ADMIN, VIEWER, YORK, device, fleet, logIn } from "./server.mjs";
 
@@ -30,6 +30,20 @@ script(async () => {
   await basic.reload();
   await lists(basic, ["basic-1", "basic-2", "basic-3"]);
   await york.reload();
+  await lists(york, ["york-1", "york-2"]);
+
+  step("another organisation is found while one types");
+  await york.getByRole("link", { name: "York" }).first().click();
+  const dialog = york.getByRole("dialog");
+  const names = () => dialog.locator("td[data-cell=who]").allInnerTexts();
+  await until("all are there", async () => (await names()).length >= 3);
+  await dialog.getByLabel("Name, key or slug").fill("basic");
+  await until("what fits is left", async () => (await names()).every((name) => /basic/i.test(name)));
+  await isAccessible(york, "organisations");
+  await dialog.getByLabel("Name, key or slug").fill("zebra");
+  await dialog.getByText("No organisation").waitFor();
+  await dialog.getByRole("link", { name: "Close" }).click();
+  await dialog.waitFor({ state: "hidden" });
   await lists(york, ["york-1", "york-2"]);
 
   step("the session has not moved");

@@ -87,7 +87,7 @@ fn framed(asked: &InOrg<'_>, screen: Screen, title: &str, body: &Markup) -> Mark
         header class="bar" {
             a class="brand" href="/" { "tr50d" }
             a class="org" href=(format!("/o?from={}", asked.org.slug))
-                title="Other organisations" { bdi { (asked.org.name) } span aria-hidden="true" { " ▾" } }
+                title="Other organisations" data-dialog { bdi { (asked.org.name) } span aria-hidden="true" { " ▾" } }
             nav aria-label="Screens" {
                 @for (own, path, name, permissions) in SCREENS {
                     @if permissions.iter().any(|permission| asked.may(permission)) {

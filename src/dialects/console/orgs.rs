@@ -1,6 +1,6 @@
 //! The organisations that one may enter, searched by the server; and the keys.
 
-use maud::html;
+use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::Answer;
@@ -35,18 +35,27 @@ pub(super) async fn page(asked: &Asked) -> Answer {
     params.set("limit", PAGE);
     params.set_some("query", words);
     let listed: Listed<OrgRow> = at_home.ask("session.org.list", &params).await?;
-    let (count, shown) = (listed.count.unwrap_or_default(), listed.result.len() as u64);
     let at =
         |offset: u64| format!("/o?{}", asked.query.query_with(&[("offset", &offset.to_string())]));
     let body = html! {
         h1 { "Organisations" }
-        form class="filter" action="/o" {
+        form class="filter" action="/o" data-typed {
             label {
                 "Name, key or slug"
-                input type="search" name="q" value=[words] autofocus;
+                input type="search" name="q" value=[words] autofocus autocomplete="off";
             }
             button type="submit" { "Search" }
+            @if asked.wants_piece() { a class="button" href="/" data-close { "Close" } }
         }
+        div data-found { (found(&listed, &at, offset)) }
+    };
+    Ok(layout::page(&at_home, Screen::Own, "Organisations", &body))
+}
+
+/// Those that are found, and the ways to the rest.
+fn found(listed: &Listed<OrgRow>, at: &dyn Fn(u64) -> String, offset: u64) -> Markup {
+    let (count, shown) = (listed.count.unwrap_or_default(), listed.result.len() as u64);
+    html! {
         @if listed.result.is_empty() {
             (layout::empty("No organisation", &html! {
                 "There is none of this name that you may enter. " a href="/o" { "Show all" }
@@ -69,11 +78,10 @@ pub(super) async fn page(asked: &Asked) -> Answer {
                 @if offset.saturating_add(shown) < count { a rel="next" href=(at(offset + PAGE)) { "Next" } }
             }
         }
-    };
-    Ok(layout::page(&at_home, Screen::Own, "Organisations", &body))
+    }
 }
 
-fn keys() -> maud::Markup {
+fn keys() -> Markup {
     let keys = [
         ("/", "Search everywhere"),
         ("j, k", "The next row, the one before"),
