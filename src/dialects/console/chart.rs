@@ -81,7 +81,11 @@ pub(super) fn line(label: &str, points: &[Point]) -> Markup {
 /// what it stands for.
 pub(super) fn bars(label: &str, points: &[Point]) -> Markup {
     let values = points.iter().map(|point| point.value);
-    let scale = Scale::of(values.chain([0.0])).widened();
+    let mut scale = Scale::of(values.chain([0.0]));
+    if scale.least == scale.greatest {
+        // Nothing was counted: what is counted is never less than that.
+        scale.greatest = 1.0;
+    }
     let width_ms = match points {
         [first, second, ..] => (second.at_ms - first.at_ms).max(1),
         _ => 3_600_000,
@@ -215,6 +219,16 @@ impl Scale {
         let last = self.greatest + step * NEARLY;
         ticks.take_while(|tick| tick.is_finite() && *tick <= last).collect()
     }
+}
+
+/// How much a second, or how long: what changes every second is read at a glance.
+pub(super) fn rough(value: f64) -> String {
+    let decimals = match value.abs() {
+        10.0.. => 0,
+        1.0.. => 1,
+        _ => 3,
+    };
+    trimmed(&format!("{value:.decimals$}")).to_owned()
 }
 
 /// A number in few digits.
@@ -370,6 +384,12 @@ mod tests {
         check(0.0, 0.0, &["-1", "-0.5", "0", "0.5", "1"]);
         check(0.0, 3e9, &["0", "5e8", "1e9", "1.5e9", "2e9", "2.5e9", "3e9"]);
         check(-1.7e308, 1.7e308, &["-1e308", "0", "1e308"]);
+    }
+
+    #[test]
+    fn what_changes_every_second_is_shown_roughly() {
+        let shown = [0.0, 0.0091, 0.0006, 2.41, 16.004, 999.6, 1234.5].map(rough);
+        assert_eq!(shown, ["0", "0.009", "0.001", "2.4", "16", "1000", "1234"]);
     }
 
     #[test]

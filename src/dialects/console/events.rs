@@ -60,6 +60,10 @@ const TOLD: [&str; 16] = [
     "name",
 ];
 
+/// Members that say most come first, for a row is no longer than a window is wide.
+const FIRST: [&str; 9] =
+    ["endReason", "cause", "reason", "alarm", "state", "msg", "method", "status", "count"];
+
 /// An event, as `event.list` shows it: what is known differs with the type.
 #[derive(Deserialize)]
 struct Event {
@@ -128,8 +132,13 @@ pub(super) async fn window(asked: &InOrg<'_>, query: &Fields) -> Result<Window, 
 fn cells(asked: &InOrg<'_>, event: &Event) -> Vec<Markup> {
     // That it is of the organisation in whose pages it stands says nothing.
     let is_here = |name: &str, value: &Value| name == "orgKey" && *value == *asked.org.key;
-    let is_worth_it =
-        |name: &String, value: &Value| !TOLD.contains(&name.as_str()) && !is_here(name, value);
+    let members = event.members.iter();
+    let mut told: Vec<_> = members
+        .filter(|(name, value)| !TOLD.contains(&name.as_str()) && !is_here(name, value))
+        .collect();
+    told.sort_by_key(|(name, _)| {
+        FIRST.iter().position(|first| first == name).unwrap_or(FIRST.len())
+    });
     let (reference, thing) = (event.text("ref"), event.text("thingKey"));
     let who = event.text("whoAmI").or(event.text("name"));
     let to_session = |reference: &str| asked.to(&format!("sessions/{}", segment(reference)));
@@ -155,7 +164,7 @@ fn cells(asked: &InOrg<'_>, event: &Event) -> Vec<Markup> {
         },
         html! { @if let Some(from) = event.text("remoteAddr") { (from) } },
         html! {
-            @for (name, value) in event.members.iter().filter(|(name, value)| is_worth_it(name, value)) {
+            @for (name, value) in told {
                 span class="member" { span class="hint" { (name) " " } (said(value)) } " "
             }
         },

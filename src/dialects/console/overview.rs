@@ -221,7 +221,7 @@ fn figures(series: &Series) -> Markup {
                 dd {
                     @match last(values) {
                         Some(value) if unit.is_empty() => { (bytes(value as u64)) " " }
-                        Some(value) => { (chart::figure(value)) (unit) " " }
+                        Some(value) => { (chart::rough(value)) (unit) " " }
                         None => { "none yet " }
                     }
                     (chart::sparkline(title, values))

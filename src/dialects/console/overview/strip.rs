@@ -60,7 +60,7 @@ async fn server(asked: &InOrg<'_>) -> Vec<(&'static str, Option<Markup>)> {
         let last = values.iter().rev().flatten().next();
         Some(html! {
             @match last {
-                Some(last) => { (chart::figure(*last)) (unit) " " (chart::sparkline(title, values)) }
+                Some(last) => { (chart::rough(*last)) (unit) " " (chart::sparkline(title, values)) }
                 None => "none yet",
             }
         })
