@@ -52,7 +52,7 @@ function become(shown, wanted) {
   });
 }
 
-// For so long a torrent of new rows is one after the last of it, and so many of them are counted.
+// For how long a torrent is one, and how many rows are counted.
 const TORRENT_MS = 10000;
 const CAME_MAX = 9999;
 
@@ -74,11 +74,10 @@ class LiveTable {
     this.kept = +table.dataset.kept || 0;
     this.pending = null;
     this.paused = false;
-    // The rows that the server has now, and those that have come since the list holds.
+    // The server's rows, and those that have come since the list holds.
     this.latest = new Set(this.rows.keys());
     this.came = new Set();
     this.isMore = false;
-    // When most rows were others last, and when that was so for the second time in a row.
     this.otherAt = this.torrentAt = 0;
     for (const type of ["pointerleave", "focusout", "change"]) {
       table.addEventListener(type, () => setTimeout(() => this.release()));
@@ -106,7 +105,7 @@ class LiveTable {
     return rows < 0 || this.first + order.length - 1 < rows;
   }
 
-  // A list of which most rows are others each time moves faster than anybody reads: it holds by itself.
+  // What moves faster than anybody reads holds by itself.
   note(order) {
     const others = order.filter((id) => !this.latest.has(id)).length;
     const isTorrent = others > order.length / 2 && this.hasMore(order);
@@ -114,7 +113,7 @@ class LiveTable {
     this.latest = new Set(order);
     this.otherAt = isTorrent ? now : 0;
     this.torrentAt = isTorrent && now - before < TORRENT_MS ? now : 0;
-    // Some may have come and gone between this one and the one before.
+    // Some may have come and gone in between.
     if (isTorrent && others === order.length) this.isMore = true;
   }
 
@@ -205,7 +204,7 @@ class LiveTable {
     this.older.href = older;
   }
 
-  // Rows of a log stay below those that the server goes on with, if none between is missing.
+  // Rows of a log stay below the others, if none between is missing.
   below(order) {
     if (!order.some((id) => this.rows.has(id))) return [];
     const older = [...this.rows.keys()].filter((id) => +id < +order.at(-1));
@@ -412,24 +411,35 @@ document.addEventListener("submit", (event) => {
   }
 });
 
-/* What is found while one types. */
+/* Parts that are asked for again. */
+
+async function renew(place, address, isWanted = () => true) {
+  const answer = await fetch(address, { headers: { "X-Piece": "1" } }).catch(() => null);
+  if (!answer?.ok || answer.redirected) return;
+  const made = document.createElement("template");
+  made.innerHTML = await answer.text();
+  if (isWanted()) place.replaceWith($("[data-found]", made.content));
+}
 
 let typing = 0;
 document.addEventListener("input", ({ target }) => {
   const form = target.closest("form[data-typed]");
   if (!form) return;
   clearTimeout(typing);
-  typing = setTimeout(async () => {
+  typing = setTimeout(() => {
     const words = target.value;
-    const address = `${form.action}?${new URLSearchParams(new FormData(form))}`;
-    const answer = await fetch(address, { headers: { "X-Piece": "1" } }).catch(() => null);
-    if (!answer?.ok || answer.redirected) return;
-    const made = document.createElement("template");
-    made.innerHTML = await answer.text();
-    // A later one may have been quicker.
-    if (words === target.value) form.nextElementSibling.replaceWith($("[data-found]", made.content));
+    // A later one may be quicker.
+    renew(form.nextElementSibling, `${form.action}?${new URLSearchParams(new FormData(form))}`, () => words === target.value);
   }, 150);
 });
+
+// Not for ever: who has gone away is logged out after a while.
+let looks = 0;
+setInterval(() => {
+  const place = $("[data-again]");
+  if (!place || document.hidden || looks++ > 150) return;
+  renew(place, location.href, () => !place.matches(":active, :focus-within"));
+}, 2000);
 
 /* Keys. */
 

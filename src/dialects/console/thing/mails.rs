@@ -131,10 +131,10 @@ pub(super) async fn page(asked: &InOrg<'_>, key: &str, id: &str) -> Answer {
         vec![clock(&step.ts, asked.now), status(&step.status), long(msg)]
     });
     let steps: Vec<_> = steps.collect();
-    let body = html! {
+    let known = html! {
         h1 { bdi { (mail.what()) } " " (status(&mail.status)) }
         @if !mail.is_done() {
-            p role="status" {
+            p {
                 "The thing has not answered yet. "
                 a href=(path_of(asked, key, &format!("mails/{}", segment(id)))) { "Look again" }
             }
@@ -155,6 +155,10 @@ pub(super) async fn page(asked: &InOrg<'_>, key: &str, id: &str) -> Answer {
             h2 { "What became of it" }
             (table("What became of it", &["Time", "State", "Message"], &steps))
         }
+    };
+    let body = html! {
+        // With the script it is asked for again until there is an answer.
+        div data-found data-again[!mail.is_done()] { (known) }
         @if !mail.is_done() && asked.may("mailbox.purge") {
             form method="post" action=(path_of(asked, key, &format!("mails/{}/purge", segment(id)))) {
                 (csrf(asked))
