@@ -243,7 +243,8 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
     let is_first = asked.query.query_with(&others).is_empty() && window.offset == 0;
     let body = html! {
         h1 { "Sessions" @if !is_as_of { " " span class="badge" data-live {} } }
-        @if is_first { (overview::strip(asked).await?) }
+        // What is beside the list is no reason to have none.
+        @if is_first { (overview::strip(asked).await.unwrap_or_default()) }
         (filter_form(asked, !is_as_of))
         (views::list(asked).await?)
         @if let Some(at) = asked.query.get("asOf") {
