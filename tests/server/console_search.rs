@@ -79,6 +79,8 @@ async fn nobody_sees_what_is_not_theirs_and_odd_words_are_told() {
     let id = log_in(&server, VIEWER[0], VIEWER[1]).await;
     let text = page(&server, &id, "?q=viewer").await.text().to_owned();
     assert!(text.contains(r#"href="/me""#) && text.contains("Plain User"), "{text}");
+    // The page of a session is not for who may find none; one's own are on one's own page.
+    assert!(text.contains("Sessions that were found") && !text.contains("/sessions/"), "{text}");
     let text = page(&server, &id, "?q=mower").await.text().to_owned();
     assert!(text.contains("Nothing is found for “<bdi>mower</bdi>”"), "{text}");
     assert!(!text.contains("mower-1"), "{text}");

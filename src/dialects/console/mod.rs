@@ -100,6 +100,7 @@ async fn routed(asked: &Asked) -> Answer {
         (&Method::POST, ["login"]) => login::log_in(asked).await,
         (&Method::POST, ["logout"]) => login::log_out(asked).await,
         (&Method::GET, ["o"]) => orgs::page(asked).await,
+        (&Method::GET, ["o", ""]) => Ok(respond::see("/o")),
         (_, ["me", rest @ ..]) => me::routed(&asked.at_home()?, rest).await,
         (&Method::GET, ["search"]) => search::page(asked).await,
         (_, ["o", slug, rest @ ..]) => in_org(&asked.in_org(slug)?, rest).await,

@@ -214,6 +214,10 @@ impl Hit {
         let id = segment(self.id.as_deref().unwrap_or_default());
         let rest = match self.kind.as_str() {
             "thing" => format!("things/{}", things::segment_of(self.title())),
+            // Who may not look at sessions finds the own ones.
+            "session" if asked.in_org(&self.org_slug).is_ok_and(|org| !org.may("session.find")) => {
+                return "/me".to_owned();
+            }
             "session" => {
                 format!("sessions/{}", segment(self.reference.as_deref().unwrap_or_default()))
             }
