@@ -13,11 +13,14 @@ export async function wire(page) {
     const found = loaded.get(requestId);
     if (found) found.bytes = encodedDataLength;
   });
-  return () => {
+  const found = () => {
     const all = [...loaded.values()];
     const bytes = all.reduce((sum, one) => sum + one.bytes, 0);
     return { requests: all.length, bytes, of: all.map((one) => `${one.pathname} ${one.bytes}`) };
   };
+  // What is asked for later is not noted.
+  found.end = () => client.detach();
+  return found;
 }
 
 /** By page: what is counted begins with the session of DevTools, so there is one. */

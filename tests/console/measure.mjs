@@ -4,7 +4,8 @@
 //
 // against a server whose load is made elsewhere. `live` follows the stream; `past` is the same list as it was at a
 // time, which has the script but no stream; `bare` has no script. All three are open at once, each in a window of its
-// own, and their main threads are watched for the same time.
+// own, and their main threads are watched for the same time. What the stream brings is counted in one more, `counted`:
+// a page's main thread has to tell DevTools all of it.
 
 import { profile, script, url } from "./browser.mjs";
 import { SESSIONS, at, isLive } from "./console.mjs";
@@ -36,9 +37,8 @@ script(async () => {
   const open = async (path, options) => {
     const page = await (await profile({ storageState, ...options })).newPage();
     const loaded = await wire(page);
-    const followed = await stream(page);
     await page.goto(path, { waitUntil: "load" });
-    return { page, loaded, followed };
+    return { page, loaded };
   };
   const past = new Date().toISOString().slice(0, 19);
   const pages = {
@@ -46,12 +46,16 @@ script(async () => {
     past: await open(`${SESSIONS}?asOf=${past}`),
     bare: await open(SESSIONS, { javaScriptEnabled: false }),
   };
-  await isLive(pages.live.page);
+  const counted = await (await profile({ storageState })).newPage();
+  const followed = await stream(counted);
+  await counted.goto(SESSIONS, { waitUntil: "load" });
+  await Promise.all([pages.live.page, counted].map(isLive));
   const { requests, bytes, of } = pages.live.loaded();
   console.log(`first screen of ${url}: ${requests} requests, ${bytes} bytes (${of.join(", ")})`);
   const before = {};
   for (const [name, { page }] of Object.entries(pages)) before[name] = await figures(page);
-  const begun = { ...pages.live.followed };
+  await Promise.all(Object.values(pages).map(({ loaded }) => loaded.end()));
+  const begun = { ...followed };
   await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
   for (const [name, { page }] of Object.entries(pages)) {
     const after = await figures(page);
@@ -63,7 +67,7 @@ script(async () => {
         `heap ${heap} MB, ${after.nodes} nodes`,
     );
   }
-  const { bytes: streamed, messages } = pages.live.followed;
+  const { bytes: streamed, messages } = followed;
   const perSecond = (value) => (value / seconds).toFixed(1);
   console.log(
     `stream: ${perSecond((streamed - begun.bytes) / 1000)} kB/s, ` +
