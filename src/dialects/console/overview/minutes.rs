@@ -75,7 +75,7 @@ async fn counted(asked: &InOrg<'_>, from: Timestamp) -> Result<Counted, Refused>
         count(&mut connects, from, &start.start_time);
     }
     let mut by_reason = BTreeMap::<String, Counts>::new();
-    for end in ends.result.iter() {
+    for end in &ends.result {
         count(by_reason.entry(end.end_reason.clone()).or_default(), from, &end.end_time);
     }
     let is_cut = |count: Option<u64>, shown: usize| count.is_some_and(|count| count > shown as u64);
@@ -84,16 +84,18 @@ async fn counted(asked: &InOrg<'_>, from: Timestamp) -> Result<Counted, Refused>
     Ok(Counted { connects, by_reason, cut: is_cut.then_some(most) })
 }
 
+/// The first of the minutes that are shown.
 fn begin(asked: &InOrg<'_>) -> Timestamp {
     Timestamp::from_millis(asked.now.as_millis() - MINUTES as i64 * MINUTE_MS)
 }
 
-/// Where those that are counted are, and how they are called.
+/// The line of those that connected.
 fn connected(asked: &InOrg<'_>, since: &str, counts: Counts) -> Line {
     let path = asked.to(&format!("sessions?state=all&startedAfter={since}"));
     Line { name: "connected".into(), path: Some(path), counts }
 }
 
+/// The line of those that ended by a reason.
 fn ended_line(asked: &InOrg<'_>, since: &str, reason: &str, counts: Counts) -> Line {
     let query = format!("sessions?state=ended&endReason={reason}&endedAfter={since}");
     let name = format!("ended: {}", reason.replace('_', " "));
