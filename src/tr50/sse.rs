@@ -20,6 +20,13 @@ pub struct Asked {
     after: Option<u64>,
 }
 
+/// The number of an event. One that is too large is of another store, as all are behind the last.
+fn number(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
 impl Asked {
     /// Reads the parameters of a request's address, and the value of `Last-Event-ID`, which counts
     /// more: a browser that connects anew sends the address of the first time.
@@ -43,8 +50,7 @@ impl Asked {
                 "thingkey" | "key" => asked.things.extend(listed()),
                 "after" | "lasteventid" if value.is_empty() => {}
                 "after" | "lasteventid" => {
-                    let number =
-                        value.trim().parse().map_err(|_| wrong("the number of an event"))?;
+                    let number = number(&value).ok_or_else(|| wrong("the number of an event"))?;
                     asked.after = Some(number);
                 }
                 "orgid" => {
@@ -67,8 +73,8 @@ impl Asked {
         }
         if let Some(id) = last_event_id.map(str::trim).filter(|id| !id.is_empty()) {
             let wrong = "Last-Event-ID must be the number of an event.";
-            let number = id.parse().map_err(|_| Failure::new(Code::PARAMETER_INVALID, wrong))?;
-            asked.after = Some(number);
+            let wrong = || Failure::new(Code::PARAMETER_INVALID, wrong);
+            asked.after = Some(number(id).ok_or_else(wrong)?);
         }
         Ok(asked)
     }

@@ -230,8 +230,10 @@ async fn who_follows_over_http_gets_what_it_may_see_until_its_session_ends() {
     let mut reader = Reader::open(&server, "?types=alarm", &back).await;
     assert_eq!(reader.event("alarm.changed").await["number"], alarm["number"]);
     // A number that is not there yet.
-    let ahead = format!("{header}Last-Event-ID: 9999999\r\n");
-    assert!(Reader::open(&server, "", &ahead).await.event("resync").await["first"].is_u64());
+    for number in ["9999999", "18446744073709551615", "99999999999999999999"] {
+        let ahead = format!("{header}Last-Event-ID: {number}\r\n");
+        assert!(Reader::open(&server, "", &ahead).await.event("resync").await["first"].is_u64());
+    }
 
     // Basic, and by the parameter of pages that can set no header.
     let own = format!("?sessionId={id}&types=role");

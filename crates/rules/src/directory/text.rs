@@ -141,7 +141,9 @@ impl V4Prefix {
             *octet = part.parse().ok().filter(|octet: &u8| octet.to_string() == *part)?;
         }
         let next = NumberPrefix::read(port.unwrap_or(parts[parts.len() - 1]))?;
-        Some(Self { octets: (u32::from_be_bytes(octets), full), next })
+        // No octet begins so, such as with `2001`.
+        let is_none = full < 4 && !(0..=255).any(|octet| next.begins(octet));
+        (!is_none).then(|| Self { octets: (u32::from_be_bytes(octets), full), next })
     }
 
     #[inline]
@@ -242,7 +244,9 @@ mod tests {
     #[test]
     fn an_address_of_ipv6_begins_with_its_bracket_or_without() {
         let address = "[2001:db8::1]:443".parse().expect("an address");
-        for prefix in ["2001:db8::1", "2001:DB8:", "2001:", "[2001:db8", "[2001:db8::1]:4", ""] {
+        for prefix in
+            ["2001:db8::1", "2001:DB8:", "2001:", "2001", "[2001:db8", "[2001:db8::1]:4", ""]
+        {
             assert!(AddressPrefix::read(prefix).begins(address), "{prefix}");
         }
         for prefix in ["2001:db9", "[2001:db8::1]:5", "2001:db8::1:443", "2", "127.", "x"] {
