@@ -139,6 +139,13 @@ struct Shared {
 }
 
 impl Shared {
+    /// For which address a connection counts: for none if that is a proxy, which speaks for many, or
+    /// it came to the listener of administrators.
+    fn counted(&self, peer: SocketAddr, door: Door) -> Option<Counted> {
+        let counts = door != Door::Admin && !self.http.trusted.contains(peer.ip());
+        counts.then(|| Counted::from(peer.ip()))
+    }
+
     /// The limits of all together that are reached.
     fn reached_limits(&self) -> Vec<String> {
         let limits = &self.app.config.limits;
@@ -462,7 +469,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, protocol: Protocol, 
             }
         };
         let stop = shared.stop.child_token();
-        let Some(slot) = Slot::new(&shared, door, &stop) else {
+        let Some(slot) = Slot::find(&shared, peer, door, &stop).await else {
             shared.app.metrics.connection_refused("full");
             continue;
         };
@@ -483,25 +490,44 @@ struct Slot {
 }
 
 impl Slot {
-    /// None if there are so many that nothing is said to this one.
-    fn new(shared: &Arc<Shared>, door: Door, stop: &CancellationToken) -> Option<Self> {
+    /// None if there are so many that nothing is said to this one. Those that were told to leave are
+    /// waited for: they only have to be woken.
+    async fn find(
+        shared: &Arc<Shared>,
+        peer: SocketAddr,
+        door: Door,
+        stop: &CancellationToken,
+    ) -> Option<Self> {
+        for _ in 0..limits::LEAVING_WAITS {
+            let slot = Self::new(shared, peer, door, stop);
+            if slot.is_some() || !shared.app.connections.are_leaving() {
+                return slot;
+            }
+            tokio::task::yield_now().await;
+        }
+        None
+    }
+
+    fn new(
+        shared: &Arc<Shared>,
+        peer: SocketAddr,
+        door: Door,
+        stop: &CancellationToken,
+    ) -> Option<Self> {
         // At the listener of administrators some get in when strangers have taken all that is kept
         // for them.
         let kept = if door == Door::Admin { limits::ADMIN_CONNECTIONS as usize } else { 0 };
-        let (max, more) = (shared.connections_max, shared.beyond + kept);
-        let (id, fits) = shared.app.connections.enter(max, more, stop);
+        let places = (shared.connections_max, shared.beyond + kept);
+        let from = shared.counted(peer, door);
+        let (id, fits) = shared.app.connections.enter(places, from, stop);
         let slot = Self { shared: shared.clone(), id, address: None, full: false };
         fits.then_some(slot)
     }
 
-    /// Counts the connection for its address, unless that is a proxy, which speaks for many, or it
-    /// came to the listener of administrators.
+    /// Counts the connection for its address.
     fn count_for(&mut self, peer: SocketAddr, door: Door) {
-        let Shared { http, app, connections_max, .. } = &*self.shared;
-        if door == Door::Admin || http.trusted.contains(peer.ip()) {
-            return;
-        }
-        let address = Counted::from(peer.ip());
+        let Shared { app, connections_max, .. } = &*self.shared;
+        let Some(address) = self.shared.counted(peer, door) else { return };
         self.address = Some(address);
         // Nobody takes all.
         let most = connections_max - connections_max / 10;
@@ -745,9 +771,9 @@ impl HttpService for Web {
             (true, false) => {
                 connections.begin(self.connection, self.stop.clone(), self.account.clone());
             }
-            // One that is told that there is no room has no place to give.
-            (false, true) if !self.full => {
-                connections.release(self.connection, self.address, self.stop.clone());
+            (false, true) => {
+                let released = (self.connection, self.full);
+                connections.release(released, self.address, self.stop.clone());
             }
             _ => {}
         }

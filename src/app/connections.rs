@@ -1,9 +1,10 @@
 //! The places of open connections. Those of one address are bounded, and when all are taken, who
-//! has not logged in makes room for others, the oldest first. When there is nobody left who has not,
+//! has not logged in makes room for others: of the address with most such connections the oldest, and
+//! so does who has most over HTTP on which nothing is worked on. When there is nobody left of those,
 //! places are shared: who logs in gets one if somebody has more, whose idlest connection closes.
 
 use std::collections::hash_map::{Entry, HashMap};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 use rules::directory::{Outbox, PrincipalId, Reason};
 use tokio_util::sync::CancellationToken;
 
+use super::crowds::Crowds;
 use super::memory::SharedAccount;
 
 /// Whose connection it is: an organisation, and a principal there.
@@ -44,8 +46,10 @@ struct State {
     window: Window,
     of: HashMap<Counted, Share>,
     last: u32,
-    /// Those that have not logged in, the oldest first.
-    strangers: BTreeMap<u64, Stranger>,
+    /// Those that have not logged in, by their age.
+    strangers: HashMap<u64, Stranger>,
+    /// By whose they are.
+    crowds: Crowds<Crowd>,
     /// Where they are there.
     ages: HashMap<ConnectionId, u64>,
     age: u64,
@@ -61,10 +65,41 @@ struct Share {
     strangers: BTreeSet<u64>,
 }
 
+/// For whom a connection counts on which nobody is logged in now.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Crowd {
+    /// Those that are told that there is no room: they go before all others.
+    Refused,
+    /// Where nobody knows yet from where they come, behind a proxy, and administrators' listener.
+    Unknown,
+    Address(Counted),
+    /// Who asked last on one over HTTP, and may ask again.
+    Principal(Home),
+}
+
+/// More than any other crowd has.
+const OF_REFUSED: usize = usize::MAX >> 24;
+
+impl Crowd {
+    fn at(address: Option<Counted>) -> Self {
+        address.map_or(Self::Unknown, Self::Address)
+    }
+
+    /// What each of its connections counts.
+    const fn weight(self) -> usize {
+        match self {
+            Self::Refused => OF_REFUSED,
+            _ => 1,
+        }
+    }
+}
+
 /// A connection that has not logged in.
 struct Stranger {
     id: ConnectionId,
+    /// The address for which it counts.
     address: Option<Counted>,
+    crowd: Crowd,
     /// Closes it.
     stop: CancellationToken,
 }
@@ -154,7 +189,8 @@ impl Connections {
             window: Window::default(),
             of: HashMap::new(),
             last: 0,
-            strangers: BTreeMap::new(),
+            strangers: HashMap::new(),
+            crowds: Crowds::default(),
             ages: HashMap::new(),
             age: 0,
             leaving: HashSet::new(),
@@ -169,20 +205,32 @@ impl Connections {
     }
 
     /// Takes a place of `max`, at the cost of who has not logged in if need be; `more` can get as
-    /// far as their login without. Whether there is room. `stop` closes the connection as long as it
-    /// has not logged in. The place is taken until [`Connections::leave`], whatever the answer.
-    pub fn enter(&self, max: usize, more: usize, stop: &CancellationToken) -> (ConnectionId, bool) {
+    /// far as their login without. Whether there is room. `from`: the address from which it comes, if
+    /// that is known. `stop` closes the connection as long as it has not logged in. The place is taken
+    /// until [`Connections::leave`], whatever the answer.
+    pub fn enter(
+        &self,
+        (max, more): (usize, usize),
+        from: Option<Counted>,
+        stop: &CancellationToken,
+    ) -> (ConnectionId, bool) {
         let mut state = self.state.lock();
         let id = state.next_id();
         let fits = state.open < max.saturating_add(more);
-        if fits && state.open >= max && state.close_oldest(None) {
+        // Who was told to leave has made room for one already.
+        if fits && state.open - state.leaving.len() >= max && state.close_first() {
             self.usage.count_evicted();
         }
         state.open += 1;
         if fits {
-            state.add_stranger(id, None, stop.clone());
+            state.add_stranger(id, None, Crowd::at(from), stop.clone());
         }
         (id, fits)
+    }
+
+    /// Whether some that were told to leave have not yet.
+    pub fn are_leaving(&self) -> bool {
+        !self.state.lock().leaving.is_empty()
     }
 
     /// Counts a connection for who has logged in on it: it does not make room for strangers any
@@ -294,11 +342,12 @@ impl Connections {
             return true;
         }
         let open = state.of.get(&address).map_or(0, |share| share.open);
-        let fits = open < max || state.close_oldest(Some(address));
+        let fits = open < max || state.close_oldest(address);
         let stop = state.remove_stranger(id).map(|stranger| stranger.stop);
         state.of.entry(address).or_default().open += 1;
-        if fits && let Some(stop) = stop {
-            state.add_stranger(id, Some(address), stop);
+        if let Some(stop) = stop {
+            let crowd = if fits { Crowd::Address(address) } else { Crowd::Refused };
+            state.add_stranger(id, Some(address), crowd, stop);
         }
         fits
     }
@@ -324,12 +373,21 @@ impl Connections {
         state.guests.insert(id, Guest { close, account: Some(account), home: None });
     }
 
-    /// Notes that a connection has nothing to do any more: as if it were new.
-    pub fn release(&self, id: ConnectionId, address: Option<Counted>, stop: CancellationToken) {
+    /// Notes that a connection has nothing to do any more: it is as if it were new, and counts for
+    /// who asked on it, if somebody did. `full`: all that it was told is that there is no room.
+    pub fn release(
+        &self,
+        (id, full): (ConnectionId, bool),
+        address: Option<Counted>,
+        stop: CancellationToken,
+    ) {
         let mut state = self.state.lock();
+        let home = state.guests.get(&id).and_then(|guest| guest.home);
         state.end_guest(id);
         if !state.leaving.contains(&id) && !state.made_way.contains(&id) {
-            state.add_stranger(id, address, stop);
+            let crowd = home.map_or(Crowd::at(address), Crowd::Principal);
+            let crowd = if full { Crowd::Refused } else { crowd };
+            state.add_stranger(id, address, crowd, stop);
         }
     }
 }
@@ -426,11 +484,15 @@ impl State {
         &mut self,
         id: ConnectionId,
         address: Option<Counted>,
+        crowd: Crowd,
         stop: CancellationToken,
     ) {
         self.age += 1;
         self.ages.insert(id, self.age);
-        self.strangers.insert(self.age, Stranger { id, address, stop });
+        self.strangers.insert(self.age, Stranger { id, address, crowd, stop });
+        self.crowds.change(crowd, self.age, 0, crowd.weight());
+        // Who is told that there is no room makes none for the next of its address.
+        let address = address.filter(|_| crowd != Crowd::Refused);
         if let Some(share) = address.and_then(|address| self.of.get_mut(&address)) {
             share.strangers.insert(self.age);
         }
@@ -439,21 +501,27 @@ impl State {
     fn remove_stranger(&mut self, id: ConnectionId) -> Option<Stranger> {
         let age = self.ages.remove(&id)?;
         let stranger = self.strangers.remove(&age)?;
+        self.crowds.change(stranger.crowd, age, stranger.crowd.weight(), 0);
         if let Some(share) = stranger.address.and_then(|address| self.of.get_mut(&address)) {
             share.strangers.remove(&age);
         }
         Some(stranger)
     }
 
-    /// Closes the oldest of those that have not logged in, of one address or of all. Whether there
+    /// Closes the oldest of those that have not logged in, of whoever has most of them. Whether there
     /// is one.
-    fn close_oldest(&mut self, address: Option<Counted>) -> bool {
-        let oldest = match address {
-            None => self.strangers.first_key_value().map(|(age, _)| *age),
-            Some(address) => {
-                self.of.get(&address).and_then(|share| share.strangers.first().copied())
-            }
-        };
+    fn close_first(&mut self) -> bool {
+        let first = self.crowds.first();
+        self.close_stranger(first)
+    }
+
+    /// The same of one address.
+    fn close_oldest(&mut self, address: Counted) -> bool {
+        let oldest = self.of.get(&address).and_then(|share| share.strangers.first().copied());
+        self.close_stranger(oldest)
+    }
+
+    fn close_stranger(&mut self, oldest: Option<u64>) -> bool {
         let id = oldest.and_then(|age| self.strangers.get(&age)).map(|stranger| stranger.id);
         let Some(stranger) = id.and_then(|id| self.remove_stranger(id)) else { return false };
         stranger.stop.cancel();
@@ -502,6 +570,15 @@ mod tests {
         (OrgId::from_bytes([org; 12]), PrincipalId::User(UserId::from_bytes([who; 12])))
     }
 
+    /// Of a connection over HTTP.
+    fn account() -> SharedAccount {
+        let memory = crate::app::Memory::new(Some(0), &Arc::default());
+        let peer = "192.0.2.1:5".parse().expect("an address");
+        let info = base::ConnInfo::new(base::Protocol::Http, peer);
+        let payer = crate::app::Payer::stranger(&info);
+        SharedAccount::new(&memory, payer, CancellationToken::new())
+    }
+
     /// Logs in; nobody makes way.
     fn log_in(connections: &Arc<Connections>, id: ConnectionId, home: Home) -> Option<Place> {
         let idlest = |_, _: Lost<'_>| None::<(ConnectionId, ())>;
@@ -513,7 +590,7 @@ mod tests {
         let connections = connections(3);
         let enter = || {
             let stop = CancellationToken::new();
-            let (id, fits) = connections.enter(3, 2, &stop);
+            let (id, fits) = connections.enter((3, 2), None, &stop);
             (id, fits, stop)
         };
         let (first, second, third) = (enter(), enter(), enter());
@@ -525,15 +602,8 @@ mod tests {
         assert_eq!([&first, &second, &third, &fourth].map(gone), [false, true, false, false]);
         connections.leave(second.0, None);
         // Who has become idle again is the youngest.
-        let account = || {
-            let memory = crate::app::Memory::new(Some(0), &Arc::default());
-            let peer = "192.0.2.1:5".parse().expect("an address");
-            let info = base::ConnInfo::new(base::Protocol::Http, peer);
-            let payer = crate::app::Payer::stranger(&info);
-            SharedAccount::new(&memory, payer, CancellationToken::new())
-        };
         connections.begin(third.0, third.2.clone(), account());
-        connections.release(third.0, None, third.2.clone());
+        connections.release((third.0, false), None, third.2.clone());
         let fifth = enter();
         assert_eq!((gone(&third), gone(&fourth), fifth.1), (false, true, true));
         connections.leave(fourth.0, None);
@@ -548,6 +618,7 @@ mod tests {
         }
         let state = connections.state.lock();
         assert_eq!((state.open, state.strangers.len(), state.ages.len()), (0, 0, 0));
+        assert!(state.crowds.is_empty());
         assert_eq!((state.shares.held(), state.guests.len(), state.made_way.len()), (0, 0, 0));
     }
 
@@ -605,14 +676,69 @@ mod tests {
     }
 
     #[test]
+    fn of_strangers_those_of_the_address_with_most_make_room() {
+        let connections = connections(6);
+        let at = |number: u8| Counted::from(IpAddr::from([192, 0, 2, number]));
+        let enter = |number: u8| {
+            let stop = CancellationToken::new();
+            let (id, fits) = connections.enter((6, 2), Some(at(number)), &stop);
+            assert!(fits && connections.count_for(id, at(number), 4));
+            (id, stop)
+        };
+        let gone = |strangers: &[(ConnectionId, CancellationToken)]| {
+            strangers.iter().map(|(_, stop)| stop.is_cancelled()).collect::<Vec<_>>()
+        };
+        let first = enter(1);
+        // On one, somebody has asked something, and may ask again.
+        let asked = enter(2);
+        let account = account();
+        connections.begin(asked.0, asked.1.clone(), account);
+        let idlest = |_, _: Lost<'_>| None::<(ConnectionId, ())>;
+        assert!(connections.ask((asked.0, home(1, 1)), idlest).is_ok());
+        connections.release((asked.0, false), Some(at(2)), asked.1.clone());
+        let same_address = [(); 2].map(|()| enter(2));
+        let flood = [(); 2].map(|()| enter(3));
+        let more = [(); 2].map(|()| enter(3));
+        assert_eq!(gone(&[first, asked]), [false; 2], "each is one of one");
+        assert_eq!((gone(&same_address), gone(&flood)), (vec![true, false], vec![true, false]));
+        assert_eq!(gone(&more), [false; 2]);
+        // Who leaves has made room for one, and only for one.
+        let state = connections.state.lock();
+        assert_eq!((state.open, state.leaving.len()), (8, 2));
+    }
+
+    #[test]
+    fn who_is_told_that_there_is_no_room_goes_before_all_others() {
+        let connections = connections(4);
+        let at = |number: u8| Counted::from(IpAddr::from([192, 0, 2, number]));
+        let enter = |number: u8| {
+            let stop = CancellationToken::new();
+            let (id, room) = connections.enter((4, 2), Some(at(number)), &stop);
+            assert!(room);
+            (id, connections.count_for(id, at(number), 2), stop)
+        };
+        let places = [(); 2].map(|()| log_in(&connections, enter(1).0, home(1, 1)));
+        let others = [(); 2].map(|()| enter(2));
+        let refused = enter(1);
+        assert!(!refused.1 && others[0].2.is_cancelled());
+        connections.leave(others[0].0, Some(at(2)));
+        let late = enter(3);
+        assert!(late.1 && refused.2.is_cancelled() && !others[1].2.is_cancelled());
+        connections.leave(refused.0, Some(at(1)));
+        assert_eq!(connections.state.lock().of[&at(1)].open, 2);
+        drop(places);
+    }
+
+    #[test]
     fn an_address_has_its_bound() {
         let connections = connections(20);
         let address = |text: &str| Counted::from(text.parse::<IpAddr>().expect("an address"));
         let enter = |text: &str| {
             let stop = CancellationToken::new();
-            let (id, room) = connections.enter(20, 2, &stop);
+            let from = address(text);
+            let (id, room) = connections.enter((20, 2), Some(from), &stop);
             assert!(room);
-            let fits = connections.count_for(id, address(text), 2);
+            let fits = connections.count_for(id, from, 2);
             (id, fits, stop)
         };
         // Those who are logged in keep their places.

@@ -36,6 +36,7 @@ mod connection_details;
 mod connection_history;
 mod connections;
 mod cores;
+mod crowds;
 mod delivery;
 mod effects;
 mod event_pieces;

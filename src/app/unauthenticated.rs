@@ -1,9 +1,10 @@
 //! Bytes that are held for peers that have not logged in: half a body, half a line, half a frame.
 //!
-//! They come from one pool. A little is given to everybody, if need be at the cost of the one that
-//! has waited longest; whoever needs more is read on only while there is room.
+//! They come from one pool. A little is given to everybody, if need be at the cost of the network
+//! that holds most, and there of the one that has waited longest; whoever needs more is read on only
+//! while there is room.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -17,6 +18,8 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, Sleep};
+
+use super::crowds::Crowds;
 
 /// Waiters that are woken when there is room; each wakes others by what it does.
 const WOKEN_AT_ONCE: usize = 4;
@@ -33,9 +36,9 @@ pub struct Unauthenticated {
 #[derive(Default)]
 struct State {
     bytes: usize,
-    of: HashMap<IpAddr, usize>,
-    /// By their age.
-    held: BTreeMap<u64, Held>,
+    /// By their networks, and there by their age.
+    of: Crowds<IpAddr>,
+    held: HashMap<u64, Held>,
     next: u64,
     /// Who waits for room.
     waiting: VecDeque<u64>,
@@ -97,16 +100,12 @@ impl Unauthenticated {
 impl State {
     fn change(&mut self, number: u64, bytes: usize, pool: &Unauthenticated) {
         let Some(held) = self.held.get_mut(&number) else { return };
-        let share = self.of.entry(held.network).or_default();
-        *share = *share - held.bytes + bytes;
+        self.of.change(held.network, number, held.bytes, bytes);
         self.bytes = self.bytes - held.bytes + bytes;
         pool.usage.set_used(self.bytes as u64);
         let less = bytes < held.bytes;
         held.bytes = bytes;
         if bytes == 0 {
-            if *share == 0 {
-                self.of.remove(&held.network);
-            }
             self.held.remove(&number);
         }
         if less {
@@ -124,11 +123,16 @@ impl State {
         }
     }
 
-    /// Cuts off those that have waited longest, and for so long at least, until there is room for
-    /// so many bytes.
+    /// Cuts off those of the network that holds most which have waited longest, and for so long at
+    /// least, until there is room for so many bytes: whoever floods, and from however many addresses,
+    /// does not cost others their requests.
     fn make_room(&mut self, bytes: usize, pool: &Unauthenticated, oldest: Option<Instant>) {
         while self.bytes + bytes > pool.bytes_max {
-            let Some(number) = self.longest(pool.bytes_max, oldest) else { return };
+            let Some(number) = self.of.first() else { return };
+            let is_old = |held: &Held| oldest.is_none_or(|oldest| held.since <= oldest);
+            if !self.held.get(&number).is_some_and(is_old) {
+                return;
+            }
             pool.cut.inc();
             pool.usage.count_evicted();
             if let Some(held) = self.held.get(&number) {
@@ -137,17 +141,6 @@ impl State {
             }
             self.change(number, 0, pool);
         }
-    }
-
-    /// The one that has waited longest: in the network that holds most, if that holds much, so that
-    /// one address does not cost others their requests.
-    fn longest(&self, bytes_max: usize, oldest: Option<Instant>) -> Option<u64> {
-        let most = self.of.iter().max_by_key(|(_, bytes)| **bytes);
-        let much = most.filter(|(_, bytes)| **bytes > bytes_max / limits::UNAUTHENTICATED_SHARES);
-        let is_of = |held: &Held| much.is_none_or(|(network, _)| held.network == *network);
-        let is_old = |held: &Held| oldest.is_none_or(|oldest| held.since <= oldest);
-        let first = self.held.iter().find(|(_, held)| is_of(held));
-        first.filter(|(_, held)| is_old(held)).map(|(number, _)| *number)
     }
 }
 
@@ -179,11 +172,13 @@ impl Lease {
         let before = state.held.get(number).map_or(0, |held| held.bytes);
         let more = bytes.saturating_sub(before);
         let small = bytes <= limits::READ_BYTES;
-        let oldest = match small {
+        // Who has least need not wait until those who have most have waited.
+        let at_once = small || state.of.has_less(self.network, more);
+        let oldest = match at_once {
             true => None,
             false => Instant::now().checked_sub(limits::UNAUTHENTICATED_WAIT),
         };
-        if small || oldest.is_some() {
+        if at_once || oldest.is_some() {
             state.make_room(more, &self.pool, oldest);
         }
         if cut.off.load(Ordering::Acquire) {
@@ -312,6 +307,27 @@ mod tests {
             many.iter_mut().map(|lease| now(lease, SMALL).is_some_and(|o| o.is_err())).collect();
         assert_eq!(cut.iter().filter(|cut| **cut).count(), 20);
         assert!(cut[..20].iter().all(|cut| *cut), "the oldest go first");
+    }
+
+    #[tokio::test]
+    async fn who_holds_less_than_others_is_not_cut_off_and_has_room_at_once() {
+        let pool = pool(10);
+        let mut early = pool.lease(network(1000));
+        assert_eq!(now(&mut early, 100), Some(Ok(())));
+        // A flood of which no address holds much.
+        let mut flood: Vec<_> = (0..500).map(|number| pool.lease(network(number / 2))).collect();
+        for lease in &mut flood {
+            assert_eq!(now(lease, SMALL), Some(Ok(())));
+        }
+        assert_eq!(now(&mut early, 200), Some(Ok(())), "it holds less than each of them");
+        let mut crowd: Vec<_> = (0..20).map(|_| pool.lease(network(2000))).collect();
+        for lease in &mut crowd {
+            assert_eq!(now(lease, SMALL), Some(Ok(())));
+        }
+        let mut large = pool.lease(network(1001));
+        assert_eq!(now(&mut large, 3 * SMALL), Some(Ok(())), "nobody has waited for long");
+        assert_eq!(now(&mut early, 300), Some(Ok(())));
+        assert!(pool.bytes() <= pool.bytes_max);
     }
 
     #[tokio::test]

@@ -349,7 +349,12 @@ impl<P: Peer> Connection<P> {
         input: &mut [u8],
         output: &mut Vec<u8>,
     ) -> Poll<P::Closing> {
-        let Poll::Ready(turn) = self.poll_turn(cx) else { return self.poll_timer(cx) };
+        let Poll::Ready(turn) = self.poll_turn(cx) else {
+            if self.poll_stop(cx) {
+                return Poll::Ready(self.peer.on_eof());
+            }
+            return self.poll_timer(cx);
+        };
         let most = if turn.is_some() { limits::TURN_READ_BYTES } else { input.len() };
         let input = input.get_mut(..most).unwrap_or_default();
         let (mut came, mut went) = (0, 0);
@@ -439,10 +444,7 @@ impl<P: Peer> Connection<P> {
             }
         }
         self.note_login();
-        if !self.owed.is_blocked()
-            && let Some(before) = &mut self.before_login
-            && before.stop.as_mut().poll(cx).is_ready()
-        {
+        if !self.owed.is_blocked() && self.poll_stop(cx) {
             return Err(self.peer.on_eof());
         }
         loop {
@@ -457,6 +459,12 @@ impl<P: Peer> Connection<P> {
         }
         self.held |= self.peer.poll_pushed(cx, self.unsent.len(), output)?;
         Ok(later)
+    }
+
+    /// Whether the connection is told to close, without a session of its own.
+    fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.before_login.as_mut();
+        before.is_some_and(|before| before.stop.as_mut().poll(cx).is_ready())
     }
 
     /// Lets go what only strangers need.

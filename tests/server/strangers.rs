@@ -167,7 +167,7 @@ fn is_closed(stream: &TcpStream) -> bool {
 }
 
 #[tokio::test]
-async fn when_all_places_are_taken_strangers_go_first_and_the_oldest_of_them() {
+async fn when_all_places_are_taken_strangers_go_first_and_the_oldest_of_who_has_most() {
     let server = TestServer::with(&[("TR50D_LIMITS__CONNECTIONS", "20")]);
     let mut things = Vec::new();
     for listener in ["mqtt", "tcp"] {
@@ -175,11 +175,9 @@ async fn when_all_places_are_taken_strangers_go_first_and_the_oldest_of_them() {
             things.push(server.thing(listener, &format!("{listener}-{number}")).await);
         }
     }
-    // An HTTP connection that has nothing to do any more is as a stranger.
-    let mut idle = TcpStream::connect(server.address("http")).await.expect("a connection");
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await.expect("sent");
-    let mut answer = vec![0; 15];
-    timeout(SOON, idle.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+    // An HTTP connection that has nothing to do any more is as a stranger, but the only one.
+    let mut idle = silent(&server, "127.0.0.9", "http").await;
+    asked(&mut idle, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await;
     let mut strangers = Vec::new();
     for number in 0..60 {
         let listener = ["mqtt", "tcp", "http"][number % 3];
@@ -189,11 +187,9 @@ async fn when_all_places_are_taken_strangers_go_first_and_the_oldest_of_them() {
         eventually("the oldest is closed", async || first.is_none_or(is_closed)).await;
     }
     let open = || strangers.iter().filter(|stream| !is_closed(stream)).count();
-    eventually("there are as many as there is room for", async || open() <= 12).await;
+    eventually("there are as many as there is room for", async || open() <= 11).await;
     assert!(!is_closed(strangers.last().expect("some")), "the youngest stays");
-    let mut rest = Vec::new();
-    let rest = timeout(SOON, idle.read_to_end(&mut rest)).await;
-    let _ = rest.expect("the idle one is closed");
+    asked(&mut idle, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await;
     for thing in &mut things {
         call(thing, "diag.ping", "").await;
     }
@@ -203,6 +199,72 @@ async fn when_all_places_are_taken_strangers_go_first_and_the_oldest_of_them() {
     }
     for thing in &mut things {
         call(thing, "diag.ping", "").await;
+    }
+}
+
+/// Sends a request over HTTP, and reads the answer.
+async fn asked(stream: &mut TcpStream, request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let read = async {
+        let mut answer = String::new();
+        while !answer.ends_with("\r\n\r\n") {
+            answer.push(char::from(stream.read_u8().await?));
+        }
+        let length = |line: &str| line.strip_prefix("Content-Length: ")?.parse().ok();
+        let mut body = vec![0; answer.lines().find_map(length).unwrap_or_default()];
+        stream.read_exact(&mut body).await?;
+        std::io::Result::Ok(answer + &String::from_utf8_lossy(&body))
+    };
+    timeout(SOON, read).await.expect("in time").expect("an answer")
+}
+
+#[tokio::test]
+async fn half_requests_of_others_cost_nobody_an_honest_one() {
+    // There is room for a large request and a little more.
+    let settings =
+        [("TR50D_LIMITS__CONNECTIONS", "40"), ("TR50D_LIMITS__UNAUTHENTICATED_BYTES", "1")];
+    let server = TestServer::with(&settings);
+    let auth = format!(r#"{{"auth":{{"command":"api.authenticate","params":{{{LOGIN}}}}},"#);
+    let ping = format!(r#"{auth}"p":{{"command":"diag.ping"}}}}"#);
+    let request =
+        format!("POST /api HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{ping}", ping.len());
+    let mut between = silent(&server, "127.0.0.9", "http").await;
+    let reply = asked(&mut between, &request).await;
+    assert!(reply.contains(r#""p":{"success":true"#), "{reply}");
+    // One that has said a part of its head, and one a part of its body.
+    let mut halves = Vec::new();
+    for cut in [20, request.len() - 20] {
+        let mut half = silent(&server, "127.0.0.9", "http").await;
+        half.write_all(&request.as_bytes()[..cut]).await.expect("sent");
+        halves.push((half, &request[cut..]));
+    }
+    let mut flood = Vec::new();
+    for number in 0..200 {
+        let mut stream = silent(&server, &format!("127.0.1.{}", 1 + number % 7), "http").await;
+        let _ = stream.write_all(&half_post(48 * 1024)).await;
+        flood.push(stream);
+    }
+    eventually("some are cut off", async || half_requests(&server).await > 20).await;
+    for (half, rest) in &mut halves {
+        let reply = asked(half, rest).await;
+        assert!(reply.contains(r#""p":{"success":true"#), "{reply}");
+    }
+    let reply = asked(&mut between, &request).await;
+    assert!(reply.contains(r#""p":{"success":true"#), "{reply}");
+}
+
+#[tokio::test]
+async fn those_that_are_refused_and_stay_keep_nobody_out() {
+    let server = TestServer::with(&[("TR50D_LIMITS__CONNECTIONS", "10")]);
+    let mut refused = Vec::new();
+    // Many more than get as far as their login without a place, and than leave in the time for
+    // which their rest is read.
+    for number in 0..300 {
+        let mut stream = silent(&server, &format!("127.0.0.{}", 2 + number % 7), "http").await;
+        let request = "POST /file/nothing HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n\r\nx";
+        let answer = asked(&mut stream, request).await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        refused.push(stream);
     }
 }
 

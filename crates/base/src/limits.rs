@@ -38,6 +38,10 @@ pub const OTHER_FILES_MAX: usize = 48;
 /// it is known whether another one makes way for them.
 pub const TOLD_FULL_MAX: usize = 100;
 
+/// How often those that were told to leave are waited for until they have, behind all that is ready,
+/// before a new connection is just closed.
+pub const LEAVING_WAITS: usize = 16;
+
 /// Connections a second that make way for those of others who have less: a fleet that comes has its
 /// places in time, and none that is connected goes all at once.
 pub const CONNECTIONS_MADE_WAY_PER_S: u32 = 10;
@@ -45,10 +49,6 @@ pub const CONNECTIONS_MADE_WAY_PER_S: u32 = 10;
 /// Addresses and extensions of a PROXY header of version 2 together. The largest in use (TLS names,
 /// cloud ids) have a few hundred bytes.
 pub const PROXY_V2_BYTES_MAX: usize = 4096;
-
-/// The part of the room for half requests of those who have not logged in from which a network is
-/// the first to lose some of it: an eighth.
-pub const UNAUTHENTICATED_SHARES: usize = 8;
 
 /// For how long half a request may wait before a large one of others takes its room. In this time a
 /// megabyte comes over any link but a modem's.

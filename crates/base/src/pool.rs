@@ -229,7 +229,9 @@ pools! {
         max: Max::Key("limits.connections", 100_000),
         reason: "Each is a file descriptor and some kilobytes of memory.",
         makes_way: MakesWay::Holder(
-            "the oldest that has not logged in; without one, the one that was idle longest, ten a second",
+            "of the address with most that have not logged in the oldest of those, or of the principal \
+             with most over HTTP between two requests; without one, the one that was idle longest, ten a \
+             second",
         ),
         refused: "-95011 \"The server is full\"; MQTT 5: CONNACK 0x89, before: 3.",
     };
@@ -373,7 +375,7 @@ pools! {
         reason: "They are in memory for whoever connects. Shared by networks, for nobody has logged in \
                  yet.",
         makes_way: MakesWay::Holder("the half request that has waited longest, of the network with \
-                 most if that has an eighth"),
+                 most"),
         refused: "The connection closes, or is not read on while others wait.",
     };
     MadeTokens: PoolInfo {

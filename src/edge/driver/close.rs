@@ -21,8 +21,8 @@ impl<P: Peer> Connection<P> {
         self.partial = Vec::new();
         let mut made_way = self.wait_for_turn().await;
         self.peer.give_up();
-        let before = self.before_login.take();
-        let is_stopped = before.is_some_and(|before| before.stop.now_or_never().is_some());
+        let mut stop = self.before_login.take().map(|before| before.stop);
+        let is_stopped = stop.as_mut().is_some_and(|stop| stop.now_or_never().is_some());
         let last = self.peer.last_replies(&closing, self.at_end);
         made_way = made_way || self.keep_last(last).await;
         if !made_way {
@@ -51,8 +51,15 @@ impl<P: Peer> Connection<P> {
         // Nobody waits for that when the server stops, or when others need the place.
         if self.at_end || last == LastReplies::All || is_stopped {
             let _ = timeout(limits::LAST_WORDS_WAIT, self.stream.shutdown()).await;
-        } else {
-            crate::edge::linger(self.stream).await;
+            return;
+        }
+        let linger = crate::edge::linger(self.stream);
+        match stop {
+            Some(stop) => tokio::select! {
+                () = linger => {}
+                () = stop => {}
+            },
+            None => linger.await,
         }
     }
 

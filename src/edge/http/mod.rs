@@ -286,11 +286,15 @@ async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: Canc
             let stream = websocket::byte_stream(stream, unread, frame_bytes_max, lease).await;
             Box::pin(conn.service.mqtt(stream, *info)).await;
         }
-        None if stop.is_cancelled() && conn.service.ready() => {}
         None => {
             // Thousands may linger, and of each it is as much as a request.
             drop(unread);
-            super::linger(stream).await;
+            let mut linger = std::pin::pin!(super::linger(stream));
+            let lingered = stop.run_until_cancelled(&mut linger).await;
+            // Others need the place, or the server stops.
+            if lingered.is_none() && !conn.service.ready() {
+                linger.await;
+            }
         }
     }
 }
