@@ -172,8 +172,9 @@ impl Lease {
         let before = state.held.get(number).map_or(0, |held| held.bytes);
         let more = bytes.saturating_sub(before);
         let small = bytes <= limits::READ_BYTES;
-        // Who has least need not wait until those who have most have waited.
-        let at_once = small || state.of.has_less(self.network, more);
+        // Who has less than another even when that has made room need not wait until it has waited.
+        let lacking = (state.bytes + more).saturating_sub(self.pool.bytes_max);
+        let at_once = small || state.of.has_less(self.network, more + lacking);
         let oldest = match at_once {
             true => None,
             false => Instant::now().checked_sub(limits::UNAUTHENTICATED_WAIT),
@@ -320,12 +321,15 @@ mod tests {
             assert_eq!(now(lease, SMALL), Some(Ok(())));
         }
         assert_eq!(now(&mut early, 200), Some(Ok(())), "it holds less than each of them");
-        let mut crowd: Vec<_> = (0..20).map(|_| pool.lease(network(2000))).collect();
+        assert!(pool.bytes() <= pool.bytes_max);
+        drop(flood);
+        let mut crowd: Vec<_> = (0..100).map(|_| pool.lease(network(2000))).collect();
         for lease in &mut crowd {
             assert_eq!(now(lease, SMALL), Some(Ok(())));
         }
         let mut large = pool.lease(network(1001));
         assert_eq!(now(&mut large, 3 * SMALL), Some(Ok(())), "nobody has waited for long");
+        assert_eq!(now(&mut large, 60 * SMALL), None, "it would have more than all others");
         assert_eq!(now(&mut early, 300), Some(Ok(())));
         assert!(pool.bytes() <= pool.bytes_max);
     }
