@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::ready;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ pub struct Cores {
     pools: Arc<Pools>,
     /// How often somebody waited.
     waits: Counter,
+    /// Password checks, on threads of their own, for which strangers above the share wait.
+    checks: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -74,12 +76,28 @@ enum Place {
 #[derive(Default)]
 pub struct Turn(Option<Arc<Cores>>);
 
+/// A password is checked, for which strangers above the share wait, until this is dropped.
+pub(super) struct Checking(Arc<Cores>);
+
 impl Cores {
     /// For a runtime of so many threads.
     pub(super) fn new(threads: usize, pools: &Arc<Pools>, waits: Counter) -> Arc<Self> {
         let state = State { free: threads.max(1), ..State::default() };
         let (full, pools) = (AtomicBool::new(false), pools.clone());
-        Arc::new(Self { full, pools, waits, state: Mutex::new(state) })
+        let checks = AtomicUsize::new(0);
+        Arc::new(Self { full, pools, waits, checks, state: Mutex::new(state) })
+    }
+
+    /// Has strangers above the share wait for the check of a password of somebody who is none: on
+    /// few cores its thread would get a quarter of one beside them, whose thousands of wrong passwords
+    /// are refused without a check.
+    pub(super) fn checking(self: &Arc<Self>) -> Checking {
+        self.checks.fetch_add(1, Ordering::Relaxed);
+        Checking(self.clone())
+    }
+
+    fn admits_strangers(&self) -> bool {
+        self.checks.load(Ordering::Relaxed) == 0
     }
 
     /// Whether the cores are full.
@@ -126,7 +144,7 @@ impl Cores {
         }
         let tenant = self.pools.tenant_of(org);
         let mut state = self.state.lock();
-        let is_free = state.free > 0;
+        let is_free = state.free > 0 && (org != STRANGERS || self.admits_strangers());
         let Some(member) = state.above(tenant, holder) else { return Place::None };
         if is_free {
             state.free -= 1;
@@ -180,8 +198,25 @@ impl Cores {
         done
     }
 
+    /// Gives the turns that nobody has to those who wait.
+    fn give_turns(self: &Arc<Self>) {
+        loop {
+            let mut state = self.state.lock();
+            if state.free == 0 {
+                return;
+            }
+            let Some(next) = state.next(true) else { return };
+            state.free -= 1;
+            drop(state);
+            if let Err(mut unused) = next.send(Turn(Some(self.clone()))) {
+                drop(unused.0.take());
+                self.state.lock().free += 1;
+            }
+        }
+    }
+
     /// Looks from time to time whether the cores are full, and who is above the share.
-    pub async fn watch(&self) {
+    pub async fn watch(self: &Arc<Self>) {
         let runtime = Handle::current().metrics();
         let (mut busy, mut looked) = (busy_of(&runtime), Instant::now());
         loop {
@@ -194,14 +229,20 @@ impl Cores {
     }
 
     /// The threads were busy for so much of all the time that passed.
-    fn look(&self, busy: Duration, all: Duration) {
+    fn look(self: &Arc<Self>, busy: Duration, all: Duration) {
+        let was_full = self.are_full();
         let percent =
-            if self.are_full() { limits::CORES_FREE_PERCENT } else { limits::CORES_FULL_PERCENT };
-        let full = busy * 100 >= all * percent;
-        self.full.store(full, Ordering::Relaxed);
+            if was_full { limits::CORES_FREE_PERCENT } else { limits::CORES_FULL_PERCENT };
         let mut state = self.state.lock();
+        // While strangers wait for checks, the threads may have little to do.
+        let is_held = was_full && !self.admits_strangers() && state.strangers_wait();
+        let full = busy * 100 >= all * percent || is_held;
+        self.full.store(full, Ordering::Relaxed);
         if full {
-            return state.judge();
+            state.judge();
+            drop(state);
+            // Some of them get on, however many checks there are.
+            return self.give_turns();
         }
         let tenants = std::mem::take(&mut state.tenants);
         drop(state);
@@ -223,6 +264,10 @@ impl State {
     fn above(&mut self, tenant: OrgId, holder: Holder) -> Option<&mut Member> {
         let tenant = self.tenants.get_mut(&tenant).filter(|tenant| tenant.uses.is_above)?;
         tenant.members.get_mut(&holder).filter(|member| member.uses.is_above)
+    }
+
+    fn strangers_wait(&self) -> bool {
+        self.tenants.get(&STRANGERS).is_some_and(Tenant::waits)
     }
 
     /// Finds out who is above the share.
@@ -254,12 +299,18 @@ impl State {
     }
 
     /// Of those who wait, the first of the principal that used least lately, in the tenant that did.
-    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
-        let waits = |tenant: &Tenant| tenant.members.values().any(Member::waits);
-        let waiting = self.tenants.values_mut().filter(|tenant| waits(tenant));
-        let tenant = waiting.min_by_key(|tenant| tenant.uses.all())?;
+    fn next(&mut self, strangers: bool) -> Option<oneshot::Sender<Turn>> {
+        let waits = |org: OrgId, tenant: &Tenant| (strangers || org != STRANGERS) && tenant.waits();
+        let waiting = self.tenants.iter_mut().filter(|(org, tenant)| waits(**org, tenant));
+        let (_, tenant) = waiting.min_by_key(|(_, tenant)| tenant.uses.all())?;
         let waiting = tenant.members.values_mut().filter(|member| member.waits());
         waiting.min_by_key(|member| member.uses.all())?.waiting.pop_front()
+    }
+}
+
+impl Tenant {
+    fn waits(&self) -> bool {
+        self.members.values().any(Member::waits)
     }
 }
 
@@ -317,13 +368,21 @@ fn level(wanted: &[u64], mut room: u64) -> u64 {
     u64::MAX
 }
 
+impl Drop for Checking {
+    fn drop(&mut self) {
+        if self.0.checks.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.give_turns();
+        }
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
         let Some(cores) = self.0.take() else { return };
         loop {
             let next = {
                 let mut state = cores.state.lock();
-                let next = state.next();
+                let next = state.next(cores.admits_strangers());
                 state.free += usize::from(next.is_none());
                 next
             };
@@ -478,6 +537,29 @@ mod tests {
         }
         drop(held);
         assert!(waiting.remove(2).await.0.is_some(), "it came last, and used less");
+    }
+
+    #[tokio::test]
+    async fn strangers_above_the_share_wait_while_passwords_are_checked() {
+        let stranger = (STRANGERS, of(1, 9).1);
+        let cores = full(1, &[(1, 10)]);
+        cores.note(stranger, MS * 500);
+        cores.look(MS, MS);
+        let [early, late] = [cores.checking(), cores.checking()];
+        let mut first = Box::pin(cores.clone().turn(stranger));
+        let mut second = Box::pin(cores.clone().turn(stranger));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        assert!(futures_util::poll!(&mut second).is_pending());
+        // Nobody waits for ever: with each look, one goes on.
+        cores.look(Duration::ZERO, MS);
+        assert!(first.await.0.is_some());
+        drop(early);
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(late);
+        assert!(second.await.0.is_some());
+        assert_eq!(cores.state.lock().free, 1);
+        cores.look(Duration::ZERO, MS);
+        assert!(!cores.are_full());
     }
 
     #[test]

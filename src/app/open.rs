@@ -146,6 +146,7 @@ impl App {
         }));
         let allow_private = config.webhooks.allow_private;
         let webhooks = Webhooks::open(records.webhooks(), &tables, allow_private, &pools)?;
+        let turns_of_cores = Cores::new(threads(cores), &pools, metrics.turns_waited());
         let memory_bytes = config.limits.memory_bytes;
         let connections_max = config.limits.connections;
         let app = Self {
@@ -155,7 +156,7 @@ impl App {
                 metrics.refusals("half_request"),
                 &pools,
             )),
-            cores: Cores::new(threads(cores), &pools, metrics.turns_waited()),
+            cores: turns_of_cores.clone(),
             login_rates: LoginRates::new(config.limits.logins_per_s()),
             org_rates: Default::default(),
             telemetry,
@@ -184,7 +185,7 @@ impl App {
             connection_history,
             tables,
             events,
-            passwords: Passwords::new(cores / 2, &pools),
+            passwords: Passwords::new(cores / 2, &pools, &turns_of_cores),
             token_guesses: token_guesses::TokenGuesses::new(&pools),
             taken_names: taken_names::TakenNames::new(&pools),
             limits_reached: Mutex::default(),

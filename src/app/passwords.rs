@@ -23,11 +23,14 @@ use tokio::sync::oneshot;
 
 use queue::{Asker, Key, Queue};
 
+use super::cores::Cores;
+
 /// Checks passwords.
 pub(super) struct Passwords {
     logins: Queue<Work>,
     changes: Queue<Work>,
     pools: Arc<Pools>,
+    cores: Arc<Cores>,
     failures: Mutex<Failures>,
 }
 
@@ -39,7 +42,7 @@ enum Work {
 
 impl Passwords {
     /// Starts that many threads for logins, at least one, and one for changes.
-    pub(super) fn new(workers: usize, pools: &Arc<Pools>) -> Self {
+    pub(super) fn new(workers: usize, pools: &Arc<Pools>, cores: &Arc<Cores>) -> Self {
         let queue =
             |pool, threads, room| Queue::new(threads, room, pools.usage(pool).clone(), work);
         let logins = (limits::PASSWORD_QUEUE_MAX, limits::PASSWORDS_PER_NETWORK_MAX);
@@ -48,6 +51,7 @@ impl Passwords {
             logins: queue(Pool::PasswordChecks, workers.max(1), logins),
             changes: queue(Pool::PasswordChanges, 1, changes),
             pools: pools.clone(),
+            cores: cores.clone(),
             failures: Mutex::default(),
         }
     }
@@ -184,7 +188,10 @@ impl Passwords {
         let password = if fits { password } else { String::new() };
         let (answer, answered) = oneshot::channel();
         queue.submit(asker, Work::Check { user: user.clone(), password, answer })?;
+        // Who was there before is no stranger.
+        let checking = known.then(|| self.cores.checking());
         let right = answered.await.map_err(|_| Refusal::Busy)?;
+        drop(checking);
 
         let mut failures = self.failures.lock();
         // Guesses sent side by side must not get past a lock that one of them set off, not even
@@ -401,13 +408,19 @@ mod tests {
     const NAME: &str = "viewer@basicorg.example";
     const PASSWORD: &str = "demo-viewer-password";
 
+    /// That many threads, and cores for which nobody waits.
+    fn of_threads(threads: usize) -> Passwords {
+        let pools = Arc::default();
+        Passwords::new(threads, &pools, &Cores::new(1, &pools, Default::default()))
+    }
+
     fn viewer() -> Option<Arc<User>> {
         demo().0.identity().user_by_email(NAME)
     }
 
     #[tokio::test]
     async fn only_the_right_password_opens() {
-        let passwords = Passwords::new(2, &Arc::default());
+        let passwords = of_threads(2);
         let user = viewer();
         let check = async |user: &Option<Arc<User>>, password: &str, welcome: bool| {
             let outcome = passwords.verify(user.clone(), NAME, password.into(), HERE, NOW).await;
@@ -424,7 +437,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_password_opens() {
-        let passwords = Passwords::new(1, &Arc::default());
+        let passwords = of_threads(1);
         let user = viewer().expect("a user of the demo");
         let hash = passwords
             .hash("new password".into(), [3; 16], (user.home, Principal::User(user.id)))
@@ -444,7 +457,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_says_so() {
-        let passwords = Passwords::new(1, &Arc::default());
+        let passwords = of_threads(1);
         let checks: Vec<_> = (0..limits::PASSWORD_QUEUE_MAX + 8)
             .map(|number| {
                 let from = IpAddr::V4(Ipv4Addr::from_bits(number as u32));
@@ -458,7 +471,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_network_does_not_fill_the_queue() {
-        let passwords = Passwords::new(1, &Arc::default());
+        let passwords = of_threads(1);
         let user = viewer();
         let names: Vec<_> = (0..90).map(|number| number.to_string()).collect();
         let guesses =
@@ -477,7 +490,7 @@ mod tests {
 
     #[tokio::test]
     async fn changes_have_a_place_while_logins_fill_theirs() {
-        let passwords = Passwords::new(1, &Arc::default());
+        let passwords = of_threads(1);
         let user = viewer().expect("a user of the demo");
         let names: Vec<_> = (0..90).map(|number| number.to_string()).collect();
         let guesses =
@@ -500,7 +513,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lock_is_no_help_to_the_right_password() {
-        let passwords = Passwords::new(2, &Arc::default());
+        let passwords = of_threads(2);
         let user = viewer();
         let verify = |password: &str, now| {
             passwords.verify(user.clone(), NAME, password.to_owned(), HERE, now)
@@ -591,7 +604,7 @@ mod tests {
 
     #[tokio::test]
     async fn strangers_at_many_addresses_do_not_keep_out_who_was_there_before() {
-        let passwords = Passwords::new(1, &Arc::default());
+        let passwords = of_threads(1);
         let user = viewer();
         let login = || passwords.verify(user.clone(), NAME, PASSWORD.into(), HERE, NOW);
         login().await.expect("welcome");
