@@ -193,6 +193,7 @@ impl Server {
         let app = Arc::new(app);
         let config = &app.config;
         let shares = Shares::of_process(config.limits.connections);
+        shares.make_table();
         app.files.set_transfers_max(shares.transfers);
         app.connections.set_max(shares.connections);
         app.metrics.limits(shares.connections, config.limits.sessions);
