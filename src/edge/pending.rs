@@ -245,6 +245,20 @@ impl<F: Future + Unpin> Pending<F> {
         }
     }
 
+    /// Forgets replies that take work and that nobody needs any more.
+    pub fn forget_aside(&mut self, is_needless: impl Fn(&F) -> bool) {
+        let Some(others) = &mut self.others else { return };
+        let before: usize = others.aside.iter().map(|promised| promised.bytes).sum();
+        others.aside.retain(|promised| !is_needless(&promised.reply));
+        let after: usize = others.aside.iter().map(|promised| promised.bytes).sum();
+        others.bytes -= before - after;
+        // Which of them have begun is found out when they are looked at next.
+        others.begun = 0;
+        if others.len() == 0 {
+            self.others = None;
+        }
+    }
+
     /// Waits for the next reply; none if none is promised.
     pub async fn next(&mut self, devices: bool) -> Option<F::Output> {
         poll_fn(|cx| self.poll_reply(cx, devices)).await
@@ -293,6 +307,12 @@ mod tests {
         assert!(next.is_pending(), "the second comes behind the first");
         drop(third);
         assert_eq!(pending.next(true).await, Some(3));
+        let (_fourth, reply) = promise(4);
+        pending.push_aside(7, reply);
+        pending.forget_aside(|_| false);
+        let before = pending.bytes();
+        pending.forget_aside(|_| true);
+        assert_eq!(before - pending.bytes(), 7 + limits::PROMISE_ASIDE_BYTES);
         drop(first);
         assert_eq!((pending.next(false).await, pending.next(false).await), (Some(1), Some(2)));
         assert!(pending.is_empty() && pending.next(true).await.is_none());

@@ -105,6 +105,8 @@ pub struct Pending {
     /// Whether a device is waited for, maybe for minutes: what the client sends next is not to wait
     /// for the reply.
     pub waits_for_device: bool,
+    /// Whether the reply is all that comes of it: without a client it need not be made.
+    pub only_looks: bool,
 }
 
 enum Work {
@@ -163,7 +165,7 @@ struct Unstored {
 impl Pending {
     fn stored(text: Vec<u8>, waiting: Option<Unstored>) -> Self {
         let unsent = Unsent { reply: Reply::from_bytes(text), waiting, ..Unsent::default() };
-        Self { work: Work::Stored(Box::new(unsent)), waits_for_device: false }
+        Self { work: Work::Stored(Box::new(unsent)), waits_for_device: false, only_looks: false }
     }
 
     /// The same of a command without an envelope.
@@ -171,7 +173,7 @@ impl Pending {
         let reply = Reply::from_bytes(text);
         let unsent =
             Unsent { reply, waiting: Some(unstored), is_single: true, ..Unsent::default() };
-        Self { work: Work::Stored(Box::new(unsent)), waits_for_device: false }
+        Self { work: Work::Stored(Box::new(unsent)), waits_for_device: false, only_looks: false }
     }
 
     /// Whether only the store is waited for, which answers in the order in which it was asked.
@@ -182,13 +184,13 @@ impl Pending {
 
     /// The same, with `errorMessage` in failures.
     fn with_error_message(self) -> Self {
-        let waits_for_device = self.waits_for_device;
+        let Self { waits_for_device, only_looks, .. } = self;
         let work = async {
             let mut reply = self.await;
             error_message::add(&mut reply.bytes, 0);
             reply
         };
-        Self { work: Work::Later(Box::pin(work)), waits_for_device }
+        Self { work: Work::Later(Box::pin(work)), waits_for_device, only_looks }
     }
 
     /// Bytes of the reply that is held back.
@@ -331,9 +333,11 @@ pub fn execute(
         let reply = Reply::from_bytes(out.split_off(start));
         let unsent = Unsent { reply, waiting, ..Unsent::default() };
         let waits_for_device = waits_for_device(commands.get(index..).unwrap_or_default());
+        let is_one = index == 0 && rest.is_empty();
+        let only_looks = is_one && first.as_ref().is_some_and(|(_, later)| later.only_looks);
         let rest = rest.iter().map(OwnedCommand::from).collect();
         let work = finish(app.clone(), caller.clone(), unsent, first, rest, now);
-        return Some(Pending { work: Work::Later(Box::pin(work)), waits_for_device });
+        return Some(Pending { work: Work::Later(Box::pin(work)), waits_for_device, only_looks });
     }
     out.push(b'}');
     None
@@ -602,11 +606,12 @@ pub fn execute_one(
         Begun::Later(row, later) => {
             let (app, caller) = (app.clone(), caller.clone());
             let mut unsent = Unsent { is_single: true, ..Unsent::default() };
+            let only_looks = later.only_looks;
             let work = Box::pin(async move {
                 unsent.wait_for(&app, &caller, (row, later), &mut 1, now).await;
                 unsent.reply
             });
-            Some(Pending { work: Work::Later(work), waits_for_device: false })
+            Some(Pending { work: Work::Later(work), waits_for_device: false, only_looks })
         }
     })
 }

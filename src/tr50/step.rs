@@ -102,7 +102,11 @@ pub enum Step {
 pub struct After<R>(pub R, pub Effects);
 
 /// A reply that comes later, and what the command did.
-pub struct Later(Pin<Box<dyn Future<Output = Result<Written, Failure>> + Send>>);
+pub struct Later {
+    work: Pin<Box<dyn Future<Output = Result<Written, Failure>> + Send>>,
+    /// Whether the reply is all that comes of it.
+    pub(super) only_looks: bool,
+}
 
 /// A reply object as text, and what its command did.
 type Written = (Vec<u8>, Effects);
@@ -209,19 +213,28 @@ impl<R: WriteReply> IntoStep for Looked<R> {
 impl Later {
     /// A reply that the work has written already, where it keeps nobody waiting.
     pub fn written(work: impl Future<Output = Result<Vec<u8>, Failure>> + Send + 'static) -> Self {
-        Self(Box::pin(async move { Ok((work.await?, Effects::default())) }))
+        Self::working(async move { Ok((work.await?, Effects::default())) })
     }
 
     /// What comes of this work.
     pub fn new<R: WriteReply>(
         work: impl Future<Output = Result<After<R>, Failure>> + Send + 'static,
     ) -> Self {
-        Self(Box::pin(async move {
+        Self::working(async move {
             let After(reply, effects) = work.await?;
             let mut text = Vec::new();
             reply.write_reply(&mut text);
             Ok((text, effects))
-        }))
+        })
+    }
+
+    fn working(work: impl Future<Output = Result<Written, Failure>> + Send + 'static) -> Self {
+        Self { work: Box::pin(work), only_looks: false }
+    }
+
+    /// Nobody misses it who does not get the reply.
+    fn looking(work: impl Future<Output = Result<Written, Failure>> + Send + 'static) -> Self {
+        Self { work: Box::pin(work), only_looks: true }
     }
 
     /// The reply object and what the command did.
@@ -230,7 +243,7 @@ impl Later {
     ///
     /// The command failed.
     pub(super) async fn done(self) -> Result<Written, Failure> {
-        self.0.await
+        self.work.await
     }
 }
 
@@ -280,7 +293,7 @@ impl Call<'_> {
     ) -> Result<Later, Failure> {
         let (app, session, now) = (self.app.clone(), self.session.clone(), self.now);
         let (worker, conn) = (self.worker(), self.conn);
-        Ok(Later(Box::pin(async move {
+        Ok(Later::looking(async move {
             let shared = app.clone();
             let work = move || {
                 let reply = look(&Call { app: &shared, session: &session, conn, now })?;
@@ -291,7 +304,7 @@ impl Call<'_> {
             let text = app.look_shared(worker, key, work).await?;
             app.large_replies.wait(text.len()).await;
             Ok((text.into(), Effects::default()))
-        })))
+        }))
     }
 
     /// As [`Call::look`], always on another thread; the reply is written there as well.
@@ -305,7 +318,7 @@ impl Call<'_> {
     ) -> Result<Later, Failure> {
         let (app, session, now) = (self.app.clone(), self.session.clone(), self.now);
         let (worker, conn) = (self.worker(), self.conn);
-        Ok(Later(Box::pin(async move {
+        Ok(Later::looking(async move {
             let work = {
                 let app = app.clone();
                 move || {
@@ -318,7 +331,7 @@ impl Call<'_> {
             let written = app.offload(worker, work).await??;
             app.large_replies.wait(written.0.len()).await;
             Ok(written)
-        })))
+        }))
     }
 }
 

@@ -6,7 +6,7 @@ use client::Version;
 use support::http::metrics;
 use support::mqtt::{Connect, frame, text};
 use support::process::resident_of;
-use support::{Endpoints, SOON, ServerProcess, eventually, sessions};
+use support::{Endpoints, SOON, ServerProcess, call, eventually, sessions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -221,6 +221,37 @@ async fn messages_that_nobody_reads_count_with_their_subscriber() {
     assert!(used(&server).await <= BUDGET);
     drop(lazy);
     eventually("all is given back", async || used(&server).await == 0).await;
+}
+
+#[tokio::test]
+async fn searches_of_who_has_gone_without_reading_are_not_made() {
+    let (server, _dir) = start(&[]);
+    let mut gone = greedy(&server, "mqtt", "basicorg", "gone").await;
+    let mut before = 0;
+    // The system holds a part of it.
+    eventually("an answer waits", async || {
+        let last = std::mem::replace(&mut before, used(&server).await);
+        before >= ANSWER / 8 && before == last
+    })
+    .await;
+    let search = |number: usize| {
+        let params = format!(r#"{{"query":"gone-{number}"}}"#);
+        let request = format!(r#"{{"1":{{"command":"search.omni","params":{params}}}}}"#);
+        frame(0x30, &[&text("api"), request.as_bytes()])
+    };
+    let searches: Vec<_> = (0..900).flat_map(search).collect();
+    gone.write_all(&searches).await.expect("sent");
+    eventually("they are promised", async || used(&server).await > before).await;
+    // With an answer that it has not read: the connection breaks.
+    drop(gone);
+    eventually("all is given back", async || used(&server).await == 0).await;
+    let mut other = server.thing("mqtt", "other").await;
+    for number in 0..50 {
+        call(&mut other, "search.omni", &format!(r#"{{"query":"other-{number}"}}"#)).await;
+    }
+    let made = "tr50d_commands_total{command=\"search.omni\",outcome=\"success\"} ";
+    let made = figure(&server, made).await;
+    assert!(made < 100, "{made}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod request;
 mod withheld;
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use super::promise::Promise;
 use super::reply::Reply;
 use super::thing_command::{Begun, ThingCommand};
 use super::topics::{self, Delivered, Subscriber, TopicWork, Topics};
-use crate::app::Place;
+use crate::app::{Account, Place};
 use crate::broker::{
     Broker, FanOut, Message, Owner, Published, Publisher, Publishing, Session as BrokerSession,
     Unretained,
@@ -889,14 +890,30 @@ impl LoggedIn {
     }
 
     /// Finishes what was begun for a client that is gone: others with the same login may wait for
-    /// the replies.
+    /// the replies. Without such others, and when the memory is needed, what only looks is forgotten:
+    /// thousands of lists may have been asked for that nobody reads.
     fn finish_without_client(&self, server: &Arc<MqttServer>, mut owed: Owed) {
+        if !server.watchers.has(&self.principal) {
+            owed.forget_aside(Promise::only_looks);
+        }
         if owed.is_empty() {
             return;
         }
         let (server, principal) = (server.clone(), self.principal.clone());
+        let mut account = server.app.open_account(&self.session, self.session.conn());
+        account.set(owed.bytes());
         tokio::spawn(async move {
-            while let Some(done) = owed.next(true).await {
+            let mut poll_next = |cx: &mut Context<'_>| {
+                account.set_waker(cx.waker());
+                if account.is_over() {
+                    owed.forget_aside(Promise::only_looks);
+                }
+                if Account::is_worth(Some(&account), owed.bytes()) {
+                    account.set(owed.bytes());
+                }
+                owed.poll_reply(cx, true)
+            };
+            while let Some(done) = poll_fn(&mut poll_next).await {
                 if let Done::Reply(to, reply) = done {
                     reply.send(|body| {
                         server.watchers.deliver(&principal, &Push::from(Reply { to, body }));

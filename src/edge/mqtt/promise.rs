@@ -20,8 +20,8 @@ use crate::tr50::Pending;
 pub enum Promise {
     /// The reply to a request, and where it goes; none when it has gone.
     Reply(Option<ReplyTo>, Pending),
-    /// The same, deflated on another thread.
-    Deflated(Work<Done>),
+    /// The same, deflated on another thread; whether it only looks.
+    Deflated(Work<Done>, bool),
     /// The acknowledgement of a command that was published to a topic.
     Command(QoS, u16, Box<Judged>),
     /// The acknowledgement of a message, for this reason, when it is stored.
@@ -38,18 +38,30 @@ impl Promise {
         if !to.compressed {
             return Self::Reply(Some(to), pending);
         }
-        Self::Deflated(Box::pin(async move {
+        let only_looks = pending.only_looks;
+        let work = async move {
             let reply = pending.await.map(|text| compress::deflate_aside_if(true, text)).await;
             Done::Reply(to, reply)
-        }))
+        };
+        Self::Deflated(Box::pin(work), only_looks)
     }
 
     /// The same for a reply that is there and has only to be deflated.
     pub fn deflated(to: ReplyTo, text: Vec<u8>) -> Self {
-        Self::Deflated(Box::pin(async move {
+        let work = async move {
             let text = compress::deflate_aside_if(true, text).await;
             Done::Reply(to, crate::tr50::Reply::from_bytes(text))
-        }))
+        };
+        Self::Deflated(Box::pin(work), true)
+    }
+
+    /// Whether the reply is all that comes of it.
+    pub const fn only_looks(&self) -> bool {
+        match self {
+            Self::Reply(_, pending) => pending.only_looks,
+            Self::Deflated(_, only_looks) => *only_looks,
+            _ => false,
+        }
     }
 }
 
@@ -66,7 +78,7 @@ impl Future for Promise {
                     None => Poll::Pending,
                 }
             }
-            Self::Deflated(work) => work.as_mut().poll(cx),
+            Self::Deflated(work, _) => work.as_mut().poll(cx),
             Self::Stored(qos, pkid, reason, receipt) => {
                 let (qos, pkid) = (*qos, *pkid);
                 Pin::new(receipt).poll(cx).map(|stored| {
