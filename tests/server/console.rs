@@ -238,6 +238,36 @@ async fn many_end_by_the_filter_of_the_link_when_the_number_is_typed() {
 }
 
 #[tokio::test]
+async fn what_became_of_each_that_was_chosen_is_told() {
+    let server = TestServer::start();
+    let operator = browser(&server, OPERATOR).await;
+    let mut live = Connect::thing(V311, "mower-live").open(&server).await;
+    let gone = Connect::thing(V311, "mower-gone").open(&server).await;
+    let mut client = server.operator("tcp").await;
+    let listed = sessions(&mut client, "{}").await;
+    let reference = |who: &str| {
+        let found = listed.iter().find(|session| session["whoAmI"] == who).expect("listed");
+        found["ref"].as_str().expect("a ref").to_owned()
+    };
+    let (own, chosen) = (
+        sessions(&mut client, r#"{"protocol":"http"}"#).await[0]["ref"].clone(),
+        ["mower-live", "mower-gone"].map(reference),
+    );
+    drop(gone);
+    let mut other = server.operator("tcp").await;
+    support::eventually("it has left", async || {
+        sessions(&mut other, r#"{"thingKey":"mower-gone"}"#).await.is_empty()
+    })
+    .await;
+    let refs = [&*chosen[0], &*chosen[1], own.as_str().expect("a ref"), "nobody's"];
+    let answer = operator.post("/o/basic-org/sessions/end", &refs.map(|one| ("ref", one))).await;
+    for words in ["Ended 1 session", "mower-live", "mower-gone", OPERATOR.0, "nobody"] {
+        refused(&answer, 200, words);
+    }
+    live.expect_end().await;
+}
+
+#[tokio::test]
 async fn who_is_banned_with_the_end_does_not_come_back() {
     let server = TestServer::start();
     let operator = browser(&server, OPERATOR).await;

@@ -17,6 +17,10 @@ use super::time::{ago, clock};
 /// The number of sessions from which on it has to be typed.
 const TYPED_FROM: u64 = 11;
 
+/// The number of chosen sessions up to which each is named afterwards: that is one more of the
+/// commands that the session may send in a second.
+const NAMED_MAX: usize = 30;
+
 /// For how long somebody is kept out.
 pub(super) const BANS: [(&str, &str); 6] = [
     ("", "not at all"),
@@ -43,6 +47,32 @@ struct Ended {
 struct Banned {
     thing_key: Option<String>,
     user_id: Option<String>,
+}
+
+/// Who has a session.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Named {
+    who_am_i: String,
+}
+
+/// Who they are that were chosen, by what became of their sessions.
+#[derive(Default)]
+struct Names {
+    ended: Vec<String>,
+    already_gone: Vec<String>,
+    refused: Vec<String>,
+}
+
+impl Names {
+    fn add(&mut self, became: &Ended, who: String) {
+        let of = match became {
+            Ended { refused: 1, .. } => &mut self.refused,
+            Ended { already_gone: 1, .. } => &mut self.already_gone,
+            _ => &mut self.ended,
+        };
+        of.push(who);
+    }
 }
 
 impl Ended {
@@ -184,7 +214,7 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
             return Ok(nothing(asked, &format!("{} {words}", number(now.closed))));
         }
     }
-    let mut ended = Ended::default();
+    let (mut ended, mut names) = (Ended::default(), Names::default());
     let mut failures = Vec::new();
     let banned = match refs.as_slice() {
         [one] => ban(asked, one).await?,
@@ -196,10 +226,15 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
     } else if refs.is_empty() {
         ended = asked.ask("session.end", &many(&asked.form)).await?;
     }
+    let are_named = refs.len() <= NAMED_MAX;
     for reference in refs.into_iter().filter(|_| !banned) {
-        let one = end_one(asked, reference).await;
-        match one {
-            Ok(one) => ended.add(&one),
+        // Before it ends: few ended sessions may be kept.
+        let who = if are_named { Some(who(asked, reference).await) } else { None };
+        match end_one(asked, reference).await {
+            Ok(one) => {
+                who.into_iter().for_each(|who| names.add(&one, who));
+                ended.add(&one);
+            }
             Err(failure) => failures.push(failure),
         }
     }
@@ -207,14 +242,30 @@ pub(super) async fn end(asked: &InOrg<'_>) -> Answer {
     let body = html! {
         h1 { "Ended " (number(ended.closed)) @if ended.closed == 1 { " session" } @else { " sessions" } }
         (facts(&[
-            ("Ended", Some(html! { (number(ended.closed)) })),
-            ("Already gone", Some(html! { (number(ended.already_gone)) })),
-            ("Refused", Some(html! { (number(ended.refused)) })),
+            ("Ended", Some(became(ended.closed, &names.ended))),
+            ("Already gone", Some(became(ended.already_gone, &names.already_gone))),
+            ("Refused", Some(became(ended.refused, &names.refused))),
         ]))
         @for failure in failures { p class="notice bad" role="alert" { bdi { (failure) } } }
         p { a class="button" href=(asked.to("sessions")) data-close { "Back to the list" } }
     };
     Ok(layout::page(asked, Screen::Sessions, "Ended", &body))
+}
+
+/// Who has a session, or had it; one that nobody knows by its reference.
+async fn who(asked: &InOrg<'_>, reference: &str) -> String {
+    let params = Params::default().with("ref", reference).with("ended", true);
+    let found = asked.ask("session.find", &params).await;
+    found.map_or_else(|_| reference.to_owned(), |named: Named| named.who_am_i)
+}
+
+/// How many they are, and who they are if that is known.
+fn became(count: u64, who: &[String]) -> Markup {
+    html! {
+        (number(count))
+        @if !who.is_empty() { ": " }
+        @for (index, who) in who.iter().enumerate() { @if index > 0 { ", " } bdi { (who) } }
+    }
 }
 
 fn nothing(asked: &InOrg<'_>, why: &str) -> Response<Bytes> {
