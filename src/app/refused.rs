@@ -165,8 +165,12 @@ impl App {
         }
         let code = failure.code.0;
         let row = self.refusal(row, org, LOGIN, code.into(), &failure.message);
-        let attempt =
-            Attempt::Login { name: name.to_lowercase().into(), cause, door: conn.protocol };
+        let attempt = Attempt::Login {
+            name: name.to_lowercase().into(),
+            cause,
+            door: conn.protocol,
+            mqtt_level: link.mqtt_level,
+        };
         let is_news = self.events.refuse(Refused { org, attempt, from: conn, row }, now);
         let is_watched = self.watched.has(&name, conn.remote_addr.ip());
         if is_news || is_watched {

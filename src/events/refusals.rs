@@ -28,6 +28,8 @@ pub enum Attempt {
         cause: LoginCause,
         /// By which protocol it came.
         door: Protocol,
+        /// What it said of its connection: devices of one version may be those that fail.
+        mqtt_level: u8,
     },
     /// A command of somebody who is logged in.
     Command {
@@ -191,6 +193,8 @@ impl Events {
             let counts = refusals.counts.iter_mut();
             counts.filter(|(_, count)| count.stale).collect()
         };
+        // Their numbers say which came last.
+        stale.sort_by_key(|(_, count)| count.last);
         for step in stale.chunks_mut(limits::REFUSALS_WRITTEN_STEP) {
             receipt = receipt.and(self.write_step(step)?);
         }

@@ -106,6 +106,7 @@ fn refused(name: &str, from: &str) -> Refused {
         name: name.into(),
         cause: LoginCause::WrongPassword,
         door: Protocol::Http,
+        mqtt_level: 0,
     };
     let row = json!({ "whoAmI": name, "cause": "wrong_password" });
     Refused { org: org(1), attempt, from, row: row.as_object().cloned().expect("an object") }
