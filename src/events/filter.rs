@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base::{OrgId, Timestamp, topic};
 use bytes::Bytes;
+use rules::directory::text::AddressPrefix;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 
@@ -209,10 +210,10 @@ impl Seen {
     }
 
     /// Whether it came from an address that begins so.
-    pub fn is_from(&self, prefix: &str) -> bool {
+    pub fn is_from(&self, prefix: &AddressPrefix) -> bool {
         let place = serde_json::from_slice::<Place<'_>>(&self.text).ok();
         let from = place.and_then(|place| place.remote_addr);
-        from.is_some_and(|from| from.starts_with(prefix))
+        from.and_then(|from| from.parse().ok()).is_some_and(|from| prefix.begins(from))
     }
 
     /// The topic of its MQTT message: `$events/`, the type with levels for its words, and the key or

@@ -2,7 +2,7 @@
 
 use client::Version;
 use serde_json::{Value, json};
-use support::http::{dial, exchange, log_in};
+use support::http::{dial, exchange, log_in, send};
 use support::mqtt::Connect;
 use support::{Endpoints, SOON, TestServer, call, connect, reply};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -133,6 +133,30 @@ async fn what_happens_is_in_the_stream_and_can_be_gone_on_from() {
         r#"{"orgKey":"YorkOrg"}"#,
     ] {
         assert_eq!(reply(&mut operator, "event.list", wrong).await["success"], json!(false));
+    }
+}
+
+#[tokio::test]
+async fn every_list_finds_an_address_of_ipv6_without_its_bracket() {
+    let server = TestServer::with(&[("TR50D_PROXY__TRUSTED", "127.0.0.0/8")]);
+    let mut operator = server.operator("http").await;
+    for password in [OPERATOR.1, "wrong"] {
+        let params = json!({ "username": OPERATOR.0, "password": password });
+        let body =
+            json!({ "auth": { "command": "api.authenticate", "params": params } }).to_string();
+        send(&server, "POST /api HTTP/1.1\r\nX-Forwarded-For: 2001:db8::5", body.as_bytes()).await;
+    }
+    for (prefix, is_there) in [("[2001:db8:", true), ("2001:DB8::5", true), ("2001:db9", false)] {
+        for (command, name) in [
+            ("session.list", "remoteAddr"),
+            ("event.list", "remoteAddr"),
+            ("audit.list", "remoteAddr"),
+            ("login.failures", "address"),
+        ] {
+            let found = call(&mut operator, command, &json!({ name: prefix }).to_string()).await;
+            let found = found["result"].as_array().expect("a list");
+            assert_eq!(!found.is_empty(), is_there, "{command} {prefix}");
+        }
     }
 }
 

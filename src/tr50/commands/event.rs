@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use base::{Code, Failure, OrgId, ThingKey, Timestamp, excerpt, json, limits};
+use rules::directory::text::AddressPrefix;
 
 use super::audit::named_org;
 use super::history::Ago;
@@ -71,7 +72,7 @@ struct Listed {
 struct Wanted {
     filter: Filter,
     /// With what the address begins from which they have come.
-    from: Option<String>,
+    from: Option<AddressPrefix>,
     classes: Vec<Class>,
     sight: Sight,
     span: Span,
@@ -182,7 +183,7 @@ impl Wanted {
             },
         )?;
         let asked_after = params.after.map(|_| span.after);
-        let from = given(params.remote_addr);
+        let from = given(params.remote_addr).as_deref().map(AddressPrefix::read);
         Ok(Self { filter, from, classes, sight, span, asked_after })
     }
 
@@ -207,7 +208,7 @@ impl Wanted {
             let (class, thing) = (seen.class, seen.thing.as_deref());
             if span.has(seen.ts)
                 && self.filter.wants(&seen)
-                && self.from.as_deref().is_none_or(|from| seen.is_from(from))
+                && self.from.as_ref().is_none_or(|from| seen.is_from(from))
                 && app.sees_about(&self.sight, class, thing)?
             {
                 bytes += seen.text.len();
