@@ -114,11 +114,15 @@ impl State {
     }
 
     fn wake(&mut self) {
-        let few = self.waiting.len().min(WOKEN_AT_ONCE);
-        for number in self.waiting.drain(..few) {
+        let mut woken = 0;
+        while woken < WOKEN_AT_ONCE
+            && let Some(number) = self.waiting.pop_front()
+        {
+            // Some have gone, and are not woken in the place of others.
             if let Some(held) = self.held.get_mut(&number) {
                 held.waits = false;
                 held.cut.waker.wake();
+                woken += 1;
             }
         }
     }
@@ -343,6 +347,32 @@ mod tests {
         }
         assert_eq!(now(&mut many[0], SMALL), Some(Err(CutOff)));
         assert_eq!(now(&mut many[11], SMALL), Some(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_is_not_woken_in_the_place_of_others() {
+        let pool = pool(1);
+        let mut holder = pool.lease(network(1));
+        assert_eq!(now(&mut holder, REQUEST), Some(Ok(())));
+        let fills = 2 * SMALL;
+        let mut gone: Vec<_> = (0..3 * WOKEN_AT_ONCE).map(|_| pool.lease(network(1))).collect();
+        assert!(gone.iter_mut().all(|lease| now(lease, fills).is_none()));
+        let (woken, mut waits) = (Arc::new(Woken::default()), pool.lease(network(1)));
+        let waker = Waker::from(woken.clone());
+        assert!(waits.poll_hold(&mut Context::from_waker(&waker), fills).is_pending());
+        drop(gone);
+        drop(holder);
+        assert!(woken.0.load(Ordering::Relaxed));
+        assert!(pool.state.lock().waiting.is_empty());
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     #[tokio::test]
