@@ -1,6 +1,7 @@
 //! Every filter and sort against a look at each session in turn.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 
 use base::{ConnInfo, ThingDefId};
 use proptest::prelude::*;
@@ -47,6 +48,15 @@ fn definition_of(number: u8) -> Option<ThingDefId> {
     (number > 0).then(|| ThingDefId::from_bytes([number; 12]))
 }
 
+/// Some are of IPv6, which no column has, and some are what stands in the columns in their place.
+fn address_of(client: u8, port: u16) -> SocketAddr {
+    match port {
+        0..8 => ([0; 4], port / 4).into(),
+        8..24 => ([0x2001, 0xdb8, 0, 0, 0, 0, 0, client.into()], port).into(),
+        _ => ([10, 0, client, port as u8], port).into(),
+    }
+}
+
 /// A directory after these steps, and all sessions that it ever had.
 fn directory(steps: Vec<Step>, history_max: usize) -> (DirectoryWriter, Vec<Arc<Session>>) {
     let config = DirectoryConfig { history_max, ..config() };
@@ -58,8 +68,7 @@ fn directory(steps: Vec<Step>, history_max: usize) -> (DirectoryWriter, Vec<Arc<
         match step {
             Step::Start { who, bound, protocol, port, client, definition } => {
                 let mut start = start(number as u64, who_of(who), 1, bound, now);
-                let address = ([10, 0, client, port as u8], port).into();
-                start.conn = ConnInfo::new(PROTOCOLS[protocol], address);
+                start.conn = ConnInfo::new(PROTOCOLS[protocol], address_of(client, port));
                 start.client_id = format!("client-{client}").into();
                 if who_of(who).own_key().is_some() {
                     start.definition = definition_of(definition);
@@ -113,7 +122,17 @@ fn filter() -> impl Strategy<Value = Filter> {
     let reasons = reasons.prop_map(|all| all.into_iter().map(|at| Reason::ALL[at]).collect());
     let patterns = prop::sample::select(vec!["*", "thing-1", "thing-1*", "*1*", "user*", "x*"]);
     let words = prop::sample::select(vec!["", "THING", "app 1", "10.0.1"]);
-    let addresses = prop::sample::select(vec!["", "10.0.1", "10.0.0.12", "10.0.2.7:7", "11"]);
+    let addresses = prop::sample::select(vec![
+        "",
+        "10.0.1",
+        "10.0.0.12",
+        "10.0.2.70:7",
+        "11",
+        "0.0",
+        "0.0.0.0:0",
+        "2001:db8::",
+        "[2001:db8::2]:1",
+    ]);
     let first = (
         rarely(any::<bool>()),
         rarely(0..8_usize),
