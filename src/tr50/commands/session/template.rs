@@ -34,6 +34,16 @@ impl Members<'_> {
             Self::Shown(shown) => (Some(shown.wanted), shown.shows_client_id),
         }
     }
+
+    fn write(self, row: &mut Row<'_, '_>) {
+        match self {
+            Self::All { with_client_id } => {
+                row.write();
+                row.write_link(with_client_id);
+            }
+            Self::Shown(shown) => row.write_shown(shown),
+        }
+    }
 }
 
 thread_local! {
@@ -150,13 +160,7 @@ impl<'a> Rows<'a> {
         let start = out.len();
         let mut object = ObjectWriter::new(out);
         let mut row = Row::new(&mut object, session, context, self.clock, traits.reason);
-        match self.members {
-            Members::All { with_client_id } => {
-                row.write();
-                row.write_link(with_client_id);
-            }
-            Members::Shown(shown) => row.write_shown(shown),
-        }
+        self.members.write(&mut row);
         let (mut parts, mut at) = (Vec::with_capacity(row.places.len()), start);
         let places = row.places;
         for place in places {
@@ -330,4 +334,163 @@ fn put_quoted(row: &mut Vec<u8>, at: usize, text: &[u8]) -> usize {
 fn put_plain(row: &mut Vec<u8>, at: usize, text: &str) -> Option<usize> {
     let text = text.as_bytes();
     json::first_special(text).is_none().then(|| put_quoted(row, at, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{ConnInfo, SessionId, ThingId, ThingKey, UserAgent, UserId};
+    use proptest::prelude::*;
+    use rules::directory::{DirectoryConfig, DirectoryWriter, Link, Outbox, Start};
+    use rules::identity::model::User;
+
+    use super::*;
+    use crate::app::App;
+    use crate::app::tests::{NOW, demo};
+
+    /// In what sessions differ.
+    #[derive(Clone, Debug)]
+    struct Facts {
+        user: bool,
+        name: String,
+        address: SocketAddr,
+        protocol: Protocol,
+        bound: bool,
+        link: Link,
+        client_id: String,
+        user_agent: Option<UserAgent>,
+        started_ms: i64,
+        commands: u64,
+        end: Option<(usize, i64)>,
+    }
+
+    fn facts() -> impl Strategy<Value = Facts> {
+        let ms = || prop_oneof![0..1000_i64, 0..100_000_i64];
+        let ip = prop_oneof![
+            any::<[u8; 4]>().prop_map(Into::into),
+            any::<u128>().prop_map(|ip| { std::net::IpAddr::V6(ip.into()) })
+        ];
+        let who = (any::<bool>(), "[a-c\"é-]{1,9}", "[a-c\\\\]{0,3}");
+        let agent = prop::option::of("[a-c\"]{1,9}");
+        let conn = (ip, 0..70_u16, any::<bool>(), any::<bool>(), 3..6_u8, 0..300_u16);
+        let end = prop::option::of((0..Reason::ALL.len(), ms()));
+        (who, agent, conn, ms(), 0..120_u64, end).prop_map(
+            |((user, name, client_id), agent, conn, started_ms, commands, end)| {
+                let (ip, port, is_mqtt, bound, mqtt_level, keep_alive_s) = conn;
+                let mqtt = Link { mqtt_level, keep_alive_s };
+                let (protocol, link) = match is_mqtt {
+                    true => (Protocol::Mqtt, mqtt),
+                    false => (Protocol::Https, Link::default()),
+                };
+                let user_agent = agent.and_then(|agent| UserAgent::read(agent.as_bytes()));
+                let address = (ip, port * port).into();
+                Facts {
+                    user,
+                    name,
+                    address,
+                    protocol,
+                    bound,
+                    link,
+                    client_id,
+                    user_agent,
+                    started_ms,
+                    commands,
+                    end,
+                }
+            },
+        )
+    }
+
+    /// Starts such a session, and ends it if it has ended.
+    fn session(
+        app: &App,
+        directory: &DirectoryWriter,
+        number: usize,
+        facts: Facts,
+    ) -> Arc<Session> {
+        let (identity, mut id) = (app.identity(), [0; 12]);
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        let application =
+            identity.application_by_token("demo-token-basicorg").expect("of the demo");
+        let operator = identity.user_by_email("operator@basicorg.example").expect("of the demo");
+        let org = identity.org(application.org).expect("of the demo");
+        let (who, access) = if facts.user {
+            let user = User::bare(UserId::from_bytes(id), facts.name, org.id);
+            (Who::User(Arc::new(user)), identity.user_access(&operator, &org))
+        } else {
+            let thing_key = ThingKey::parse(&facts.name).expect("a key");
+            let access = identity.application_access(&application);
+            let thing_id = ThingId::from_bytes(id);
+            (Who::Application { application, thing_id, thing_key }, access)
+        };
+        let now = NOW.plus_millis(facts.started_ms);
+        let start = Start {
+            id: SessionId::from_random(id),
+            who,
+            token: None,
+            client_id: facts.client_id.into(),
+            access: Arc::new(access.expect("rights")),
+            conn: ConnInfo::new(facts.protocol, facts.address),
+            link: facts.link,
+            user_agent: facts.user_agent,
+            definition: None,
+            lifetime: match facts.bound {
+                true => Lifetime::Connection,
+                false => Lifetime::Until(now.plus_seconds(1000)),
+            },
+            outbox: facts.bound.then(|| Arc::new(Outbox::new(true))),
+        };
+        let (session, started) = directory.start(start, false, now).expect("room");
+        drop(started);
+        session.touch(now.plus_millis(facts.commands as i64), facts.commands);
+        if let Some((reason, after_ms)) = facts.end {
+            let at = now.plus_millis(after_ms);
+            drop(directory.end(&session, Reason::ALL[reason], at));
+        }
+        session
+    }
+
+    fn anew(members: Members<'_>, session: &Session, clock: &Clock) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut object = ObjectWriter::new(&mut out);
+        session.with_context(|context| {
+            members.write(&mut Row::new(&mut object, session, context, clock, ended(session)));
+        });
+        object.end();
+        out
+    }
+
+    #[tokio::test]
+    async fn rows_are_as_if_each_were_written_anew() {
+        let (app, _) = demo();
+        let show = ["startTime", "thingKey", "connInfo", "endTime", "userName"].map(str::to_owned);
+        let shown = Shown::of((&show, &[]), None, false).expect("members");
+        let members = |which: u8| match which {
+            0 => Members::All { with_client_id: true },
+            1 => Members::All { with_client_id: false },
+            _ => Members::Shown(&shown),
+        };
+        let listing = (0..3_u8, prop::collection::vec(facts(), 1..20));
+        proptest!(|(listings in prop::collection::vec(listing, 1..4))| {
+            let config = DirectoryConfig {
+                ttl_s: 1000,
+                max_age_s: 1000,
+                sessions_max: 1000,
+                per_principal_max: 1000,
+                history_max: 1000,
+                history_age_s: 1000,
+            };
+            let directory = DirectoryWriter::new(config, &Arc::default(), NOW);
+            for (at, (which, all)) in listings.into_iter().enumerate() {
+                let mut rows = Rows::new(members(which), &app.clock);
+                for (number, facts) in all.into_iter().enumerate() {
+                    let session = session(&app, &directory, 100 * at + number, facts);
+                    let mut out = Vec::new();
+                    session.with_context(|context| rows.begin(&mut out, &session, context).end());
+                    let expected = anew(members(which), &session, &app.clock);
+                    let text = |bytes| String::from_utf8(bytes).expect("text");
+                    prop_assert_eq!(text(out), text(expected));
+                }
+            }
+        });
+    }
 }
