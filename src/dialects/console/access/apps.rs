@@ -17,9 +17,9 @@ use super::super::respond::Refused;
 use super::super::sessions::Listed;
 use super::super::time::clock;
 use super::super::tokens::Holder;
-use super::super::window::{Column, PAGE, Row, Window};
+use super::super::window::{Column, PAGE, Row};
 use super::roles::{self, RoleRow};
-use super::{at, by, show, text};
+use super::{at, by, show, text, window};
 
 /// Sessions that are looked at to see which tokens devices have.
 const SESSIONS_SEEN: u64 = 1000;
@@ -166,18 +166,8 @@ async fn page(asked: &InOrg<'_>) -> Answer {
         id: app.id,
         choice: None,
     };
-    let window = Window {
-        caption: "Applications",
-        nouns: ["application", "applications"],
-        columns: COLUMNS.into(),
-        has_choice: false,
-        total: listed.count.unwrap_or_default(),
-        is_at_least: false,
-        rows: listed.result.into_iter().map(row).collect(),
-        offset,
-        limit: PAGE,
-        sort,
-    };
+    let words = ("Applications", ["application", "applications"], COLUMNS);
+    let window = window(listed, words, (offset, sort), row);
     let body = html! {
         h1 { "Applications" }
         (change::done(query, &WORDS))

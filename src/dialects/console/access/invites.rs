@@ -11,11 +11,11 @@ use super::super::form::Params;
 use super::super::layout::{self, Screen, csrf};
 use super::super::respond::{Refused, see};
 use super::super::sessions::Listed;
-use super::super::window::{Column, PAGE, Row, Window};
+use super::super::window::{Column, PAGE, Row};
 use super::roles;
 use super::user::{flags_choice, membership};
 use super::users::UserRow;
-use super::{at, show};
+use super::{at, show, window};
 
 const COLUMNS: &[Column] =
     &[Column::sorted("who", "E-mail address", "emailAddress"), Column::new("act", "")];
@@ -56,18 +56,8 @@ async fn page(asked: &InOrg<'_>) -> Answer {
             choice: None,
         }
     };
-    let window = Window {
-        caption: "Invitations",
-        nouns: ["invitation", "invitations"],
-        columns: COLUMNS.into(),
-        has_choice: false,
-        total: listed.count.unwrap_or_default(),
-        is_at_least: false,
-        rows: listed.result.into_iter().map(row).collect(),
-        offset,
-        limit: PAGE,
-        sort: "emailAddress".into(),
-    };
+    let words = ("Invitations", ["invitation", "invitations"], COLUMNS);
+    let window = window(listed, words, (offset, "emailAddress".into()), row);
     let body = html! {
         h1 { "Invitations" }
         (change::done(&asked.query, &[

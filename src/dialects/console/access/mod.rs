@@ -8,7 +8,9 @@ use super::Answer;
 use super::asked::{InOrg, decoded};
 use super::layout::{self, Screen};
 use super::respond::{Refused, see};
+use super::sessions::Listed;
 use super::time::clock;
+use super::window::{Column, PAGE, Row, Window};
 
 mod apps;
 mod audit;
@@ -69,6 +71,29 @@ fn text(text: &str) -> Option<Markup> {
 /// When something was done, and by whom.
 fn by(asked: &InOrg<'_>, at: &str, who: &str) -> Option<Markup> {
     Some(html! { (clock(at, asked.now)) " by " bdi { (who) } })
+}
+
+/// The page of a list that a command gave. `words`: its caption, one and many of what is listed, its
+/// columns.
+fn window<T>(
+    listed: Listed<T>,
+    words: (&'static str, [&'static str; 2], &'static [Column]),
+    (offset, sort): (u64, String),
+    row: impl FnMut(T) -> Row,
+) -> Window {
+    let (caption, nouns, columns) = words;
+    Window {
+        caption,
+        nouns,
+        columns: columns.into(),
+        has_choice: false,
+        total: listed.count.unwrap_or_default(),
+        is_at_least: false,
+        rows: listed.result.into_iter().map(row).collect(),
+        offset,
+        limit: PAGE,
+        sort,
+    }
 }
 
 /// A page of the screen, below its tabs.

@@ -15,8 +15,8 @@ use super::super::layout::{self, Screen, badge, csrf, facts, number};
 use super::super::perms::{self, Families};
 use super::super::respond::Refused;
 use super::super::sessions::Listed;
-use super::super::window::{Column, PAGE, Row, Window};
-use super::{at, by, show, text};
+use super::super::window::{Column, PAGE, Row};
+use super::{at, by, show, text, window};
 
 /// Roles to choose from at most; the list is one page.
 const CHOICE_MAX: u64 = 500;
@@ -144,18 +144,8 @@ async fn page(asked: &InOrg<'_>) -> Answer {
         is_over: false,
         choice: None,
     };
-    let window = Window {
-        caption: "Roles",
-        nouns: ["role", "roles"],
-        columns: COLUMNS.into(),
-        has_choice: false,
-        total: listed.count.unwrap_or_default(),
-        is_at_least: false,
-        rows: listed.result.into_iter().map(row).collect(),
-        offset,
-        limit: PAGE,
-        sort,
-    };
+    let words = ("Roles", ["role", "roles"], COLUMNS);
+    let window = window(listed, words, (offset, sort), row);
     let new = at(asked, "roles/new");
     let body = html! {
         h1 { "Roles" }

@@ -10,8 +10,8 @@ use super::super::form::Params;
 use super::super::layout::{self, badge, input, select};
 use super::super::sessions::Listed;
 use super::super::time::clock;
-use super::super::window::{Column, PAGE, Row, Window};
-use super::{at, show};
+use super::super::window::{Column, PAGE, Row};
+use super::{at, show, window};
 
 const COLUMNS: &[Column] = &[
     Column::sorted("who", "E-mail address", "emailAddress"),
@@ -113,18 +113,8 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
         id: user.id,
         choice: None,
     };
-    let window = Window {
-        caption: "Users",
-        nouns: ["user", "users"],
-        columns: COLUMNS.into(),
-        has_choice: false,
-        total: listed.count.unwrap_or_default(),
-        is_at_least: false,
-        rows: listed.result.into_iter().map(row).collect(),
-        offset,
-        limit: PAGE,
-        sort,
-    };
+    let words = ("Users", ["user", "users"], COLUMNS);
+    let window = window(listed, words, (offset, sort), row);
     let invite = at(asked, "invites");
     let body = html! {
         h1 { "Users" }
