@@ -216,18 +216,13 @@ enum Limit {
 
 impl Limit {
     /// Its name, and of what it is.
-    const fn names(self) -> (&'static str, &'static str) {
+    fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Pool(pool) => (pool.info().name, pool.info().unit),
-            Self::Rate(RateOf::Session) => ("commands_per_s", COMMANDS),
-            Self::Rate(RateOf::Login) => ("principal_commands_per_s", COMMANDS),
-            Self::Rate(RateOf::Org) => ("org_commands_per_s", COMMANDS),
+            Self::Rate(of) => (of.key().trim_start_matches("limits."), "commands in a second"),
         }
     }
 }
-
-/// What rates count.
-const COMMANDS: &str = "commands in a second";
 
 /// Limits that were reached.
 #[derive(Default)]

@@ -47,49 +47,12 @@ impl OrgRates {
     }
 }
 
-/// A limit of commands a second that is reached.
-#[derive(Clone, Copy)]
-enum Over {
-    Session(u32),
-    Login(u32),
-    Org(u32),
-}
-
-impl Over {
-    /// Its name in metrics.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Session(_) => "session",
-            Self::Login(_) => "principal",
-            Self::Org(_) => "org",
-        }
-    }
-
-    const fn of(self) -> RateOf {
-        match self {
-            Self::Session(_) => RateOf::Session,
-            Self::Login(_) => RateOf::Login,
-            Self::Org(_) => RateOf::Org,
-        }
-    }
-
-    fn sentence(self) -> String {
-        match self {
-            Self::Session(limit) => {
-                format!(
-                    "The session sent more than {limit} commands in a second \
-                     (limits.commands_per_s)."
-                )
-            }
-            Self::Login(limit) => format!(
-                "All sessions of this login together sent more than {limit} commands in a second \
-                 (limits.principal_commands_per_s)."
-            ),
-            Self::Org(limit) => format!(
-                "All sessions in this organisation together sent more than {limit} commands in a \
-                 second (limits.org_commands_per_s)."
-            ),
-        }
+/// Whose limit it is, in metrics.
+const fn name(of: RateOf) -> &'static str {
+    match of {
+        RateOf::Session => "session",
+        RateOf::Login => "principal",
+        RateOf::Org => "org",
     }
 }
 
@@ -100,20 +63,18 @@ impl App {
     ///
     /// The session, all of its login, or all in its organisation sent too many in this second.
     pub fn charge(&self, session: &Session, now: Timestamp) -> Result<(), Failure> {
-        let limits = &self.config.limits;
-        let (limit, of_login) = (limits.commands_per_s, limits.principal_commands_per_s());
         let org = session.org_id();
-        let over = if !session.admit(now, limit) {
-            Over::Session(limit)
-        } else if !session.admit_login(now, of_login) {
-            Over::Login(of_login)
-        } else if !self.org_rates.admit(org, now, limits.org_commands_per_s) {
-            Over::Org(limits.org_commands_per_s)
+        let over = if !session.admit(now, self.rate_limit(RateOf::Session)) {
+            RateOf::Session
+        } else if !session.admit_login(now, self.rate_limit(RateOf::Login)) {
+            RateOf::Login
+        } else if !self.org_rates.admit(org, now, self.rate_limit(RateOf::Org)) {
+            RateOf::Org
         } else {
             return Ok(());
         };
         // For who asks why a device does nothing.
-        session.failures_kept().note_over_rate(over.of());
+        session.failures_kept().note_over_rate(over);
         Err(self.over(over, org))
     }
 
@@ -128,42 +89,55 @@ impl App {
         org: OrgId,
         now: Timestamp,
     ) -> Result<(), Failure> {
-        let limit = self.config.limits.principal_commands_per_s();
-        if !self.sessions.admit_login(principal, now, limit) {
-            return Err(self.over(Over::Login(limit), org));
+        if !self.sessions.admit_login(principal, now, self.rate_limit(RateOf::Login)) {
+            return Err(self.over(RateOf::Login, org));
         }
-        let limit = self.config.limits.org_commands_per_s;
-        match self.org_rates.admit(org, now, limit) {
+        match self.org_rates.admit(org, now, self.rate_limit(RateOf::Org)) {
             true => Ok(()),
-            false => Err(self.over(Over::Org(limit), org)),
+            false => Err(self.over(RateOf::Org, org)),
         }
     }
 
-    fn over(&self, over: Over, org: OrgId) -> Failure {
-        self.metrics.over_rate(over.name());
-        self.org_rates.note_over(over.of(), org);
-        Failure::new(Code::RATE_LIMITED, over.sentence()).after(1)
+    /// How many commands may come in a second; 0: there is no limit.
+    pub fn rate_limit(&self, of: RateOf) -> u32 {
+        let limits = &self.config.limits;
+        match of {
+            RateOf::Session => limits.commands_per_s,
+            RateOf::Login => limits.principal_commands_per_s(),
+            RateOf::Org => limits.org_commands_per_s,
+        }
+    }
+
+    fn over(&self, of: RateOf, org: OrgId) -> Failure {
+        self.metrics.over_rate(name(of));
+        self.org_rates.note_over(of, org);
+        let whose = match of {
+            RateOf::Session => "The session",
+            RateOf::Login => "All sessions of this login together",
+            RateOf::Org => "All sessions in this organisation together",
+        };
+        let (limit, key) = (self.rate_limit(of), of.key());
+        let sentence = format!("{whose} sent more than {limit} commands in a second ({key}).");
+        Failure::new(Code::RATE_LIMITED, sentence).after(1)
     }
 
     /// How much is left in this second of the limits that hold for a session; of those that are 0
     /// nothing is said.
     pub fn rates(&self, session: &Session, now: Timestamp) -> SmallVec<[Rate; 3]> {
-        let limits = &self.config.limits;
-        let (limit, of_login) = (limits.commands_per_s, limits.principal_commands_per_s());
-        let of_org = limits.org_commands_per_s;
-        let left_of_org = || {
+        let left_of_org = |limit| {
             let window = self.org_rates.windows.get(&session.org_id());
-            window.map_or(of_org, |window| window.left(now, of_org))
+            window.map_or(limit, |window| window.left(now, limit))
         };
-        let rate = |over: Over, limit, left| Rate { name: over.name(), limit, left };
-        [
-            rate(Over::Session(limit), limit, session.left(now, limit)),
-            rate(Over::Login(of_login), of_login, session.left_of_login(now, of_login)),
-            rate(Over::Org(of_org), of_org, left_of_org()),
-        ]
-        .into_iter()
-        .filter(|rate| rate.limit > 0)
-        .collect()
+        let rate = |of| {
+            let limit = self.rate_limit(of);
+            let left = match of {
+                RateOf::Session => session.left(now, limit),
+                RateOf::Login => session.left_of_login(now, limit),
+                RateOf::Org => left_of_org(limit),
+            };
+            Rate { name: name(of), limit, left }
+        };
+        RateOf::ALL.into_iter().map(rate).filter(|rate| rate.limit > 0).collect()
     }
 }
 

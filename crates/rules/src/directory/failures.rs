@@ -16,6 +16,20 @@ pub enum RateOf {
     Org,
 }
 
+impl RateOf {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Session, Self::Login, Self::Org];
+
+    /// The limit's key in the configuration.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Session => "limits.commands_per_s",
+            Self::Login => "limits.principal_commands_per_s",
+            Self::Org => "limits.org_commands_per_s",
+        }
+    }
+}
+
 /// The failures of a session that has some.
 #[derive(Debug)]
 pub struct Failures {
@@ -25,7 +39,7 @@ pub struct Failures {
     last: AtomicI64,
     withheld: AtomicU32,
     /// How often each limit of commands a second was reached.
-    over_rate: [AtomicU32; 3],
+    over_rate: [AtomicU32; RateOf::ALL.len()],
 }
 
 impl Default for Failures {
@@ -35,7 +49,7 @@ impl Default for Failures {
             told: AtomicU64::new(0),
             last: AtomicI64::new(0),
             withheld: AtomicU32::new(0),
-            over_rate: [const { AtomicU32::new(0) }; 3],
+            over_rate: [const { AtomicU32::new(0) }; RateOf::ALL.len()],
         }
     }
 }
@@ -125,7 +139,7 @@ mod tests {
         failures.withhold(false);
         assert_eq!(failures.withheld(), 0);
         failures.note_over_rate(RateOf::Login);
-        let over = [RateOf::Session, RateOf::Login, RateOf::Org].map(|of| failures.over_rate(of));
+        let over = RateOf::ALL.map(|of| failures.over_rate(of));
         assert_eq!(over, [0, 1, 0]);
     }
 }

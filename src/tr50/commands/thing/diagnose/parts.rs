@@ -255,34 +255,7 @@ impl Look<'_> {
             principal.map_or(0, |own| self.app.directory().of_principal(own).len() as u64);
         let sessions_max = config.limits.sessions_per_principal as u64;
         let mails_max = config.mailbox.waiting_max as u64;
-        let rates = [
-            (RateOf::Session, "limits.commands_per_s", config.limits.commands_per_s, "It stays"),
-            (
-                RateOf::Login,
-                "limits.principal_commands_per_s",
-                config.limits.principal_commands_per_s(),
-                "All its sessions together stay",
-            ),
-            (
-                RateOf::Org,
-                "limits.org_commands_per_s",
-                config.limits.org_commands_per_s,
-                "With all others of its organisation it stays",
-            ),
-        ];
-        let mut limits = Vec::from(rates.map(|(of, limit, most, stays)| {
-            let failures = live.iter().filter_map(|session| session.failures());
-            let over: u64 = failures.map(|failures| u64::from(failures.over_rate(of))).sum();
-            let text = match (over, most) {
-                (0, 0) => format!("{limit} is no limit here."),
-                (0, most) => format!("{stays} below the rate of {most} commands a second."),
-                (over, most) => format!(
-                    "It is over the rate: {over} of its commands since it connected were more than \
-                     the {most} a second of {limit}."
-                ),
-            };
-            Limit { limit, used: None, max: Some(most.into()), reached: over > 0, text }
-        }));
+        let mut limits = Vec::from(RateOf::ALL.map(|of| self.rate(live, of)));
         limits.extend([
             Limit {
                 limit: "limits.sessions_per_principal",
@@ -314,6 +287,29 @@ impl Look<'_> {
         ]);
         limits.extend(self.pools_used_up());
         limits
+    }
+
+    /// A limit of commands a second.
+    fn rate(&self, live: &[Arc<Session>], of: RateOf) -> Limit {
+        let (limit, most) = (of.key(), self.app.rate_limit(of));
+        let failures = live.iter().filter_map(|session| session.failures());
+        let over: u64 = failures.map(|failures| u64::from(failures.over_rate(of))).sum();
+        let text = match (over, most) {
+            (0, 0) => format!("{limit} is no limit here."),
+            (0, most) => {
+                let stays = match of {
+                    RateOf::Session => "It stays",
+                    RateOf::Login => "All its sessions together stay",
+                    RateOf::Org => "With all others of its organisation it stays",
+                };
+                format!("{stays} below the rate of {most} commands a second.")
+            }
+            (over, most) => format!(
+                "It is over the rate: {over} of its commands since it connected were more than \
+                 the {most} a second of {limit}."
+            ),
+        };
+        Limit { limit, used: None, max: Some(most.into()), reached: over > 0, text }
     }
 
     /// The pools of the whole server that are used up, or nearly: who gets more of them is above
