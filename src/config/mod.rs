@@ -577,7 +577,10 @@ impl Config {
     }
 
     fn contradiction(&self) -> Option<String> {
-        let (tls, sessions, limits) = (&self.tls, &self.sessions, &self.limits);
+        self.contradiction_of_listeners().or_else(|| self.contradiction_of_values())
+    }
+
+    fn contradiction_of_listeners(&self) -> Option<String> {
         let listeners = self.listeners();
         if listeners.is_empty() {
             return Some("every listener is turned off".to_owned());
@@ -589,10 +592,15 @@ impl Config {
             {
                 return Some(format!("{other} and {key} are the same address, {addr}"));
             }
-            if key.ends_with("tls_listen") && tls.cert.is_none() {
+            if key.ends_with("tls_listen") && self.tls.cert.is_none() {
                 return Some(format!("{key} needs tls.cert and tls.key"));
             }
         }
+        None
+    }
+
+    fn contradiction_of_values(&self) -> Option<String> {
+        let (tls, sessions, limits) = (&self.tls, &self.sessions, &self.limits);
         let token_chars = self.server.token_chars;
         if !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token_chars) {
             return Some(format!(
