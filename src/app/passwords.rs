@@ -143,7 +143,7 @@ impl Passwords {
         now: Timestamp,
     ) -> Result<Arc<User>, Refusal> {
         let place = Place { from: key_of(b"network", network_of(from).to_string()), tenant: None };
-        self.check(&self.logins, place, user, name, password, from, now).await
+        self.check(&self.logins, place, Try { user, name, password, from, now }).await
     }
 
     /// Checks the present password of a user who wants another one; the failures count with those
@@ -160,19 +160,15 @@ impl Passwords {
         now: Timestamp,
     ) -> Result<Arc<User>, Refusal> {
         let (name, place) = (user.email.clone(), self.place_of(changer));
-        self.check(&self.changes, place, Some(user), &name, password, from, now).await
+        let user = Some(user);
+        self.check(&self.changes, place, Try { user, name: &name, password, from, now }).await
     }
 
-    #[expect(clippy::too_many_arguments, reason = "who, what, from where and when")]
     async fn check(
         &self,
         queue: &Queue<Work>,
         place: Place,
-        user: Option<Arc<User>>,
-        name: &str,
-        password: String,
-        from: IpAddr,
-        now: Timestamp,
+        Try { user, name, password, from, now }: Try<'_>,
     ) -> Result<Arc<User>, Refusal> {
         let network = network_of(from);
         let source = Source::new(name, network);
@@ -236,6 +232,15 @@ impl Passwords {
         let tenant = key_of(b"tenant", self.pools.tenant_of(org).as_bytes());
         Place { from: key_of_principal(&principal), tenant: Some(tenant) }
     }
+}
+
+/// A password that is to be checked: whose it is said to be, from where it came and when.
+struct Try<'a> {
+    user: Option<Arc<User>>,
+    name: &'a str,
+    password: String,
+    from: IpAddr,
+    now: Timestamp,
 }
 
 /// From where somebody asks, or who is logged in; then, also the tenant.
