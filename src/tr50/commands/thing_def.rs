@@ -48,22 +48,6 @@ commands! {
 /// The parts of a definition that have keys of their own.
 const SECTIONS: [&str; 5] = ["properties", "attributes", "alarms", "methods", "tunnels"];
 
-/// Members of the reply that the server makes; what a client sends under these names is not kept.
-const OWN: [&str; 12] = [
-    "id",
-    "ownerOrgId",
-    "key",
-    "name",
-    "version",
-    "autoDefProps",
-    "autoDefAttrs",
-    "createdBy",
-    "createdOn",
-    "updatedBy",
-    "updatedOn",
-    "unset",
-];
-
 params! {
     /// Which definition.
     pub struct FindParams {
@@ -126,7 +110,7 @@ impl Params for Definition {
     fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
         let mut kept = Map::new();
         for (name, param) in &members.0 {
-            if OWN.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+            if is_own(name) {
                 continue;
             }
             let section = SECTIONS.iter().find(|section| section.eq_ignore_ascii_case(name));
@@ -249,6 +233,7 @@ impl From<&Arc<ThingDef>> for Summary {
     }
 }
 
+/// The members of the reply that the server makes.
 const FIELDS: &[&str] = &[
     "id",
     "ownerOrgId",
@@ -262,6 +247,11 @@ const FIELDS: &[&str] = &[
     "updatedBy",
     "updatedOn",
 ];
+
+/// Whether what a client sends under this name is not kept as a member of the definition.
+fn is_own(name: &str) -> bool {
+    FIELDS.iter().chain(&["unset"]).any(|own| own.eq_ignore_ascii_case(name))
+}
 
 impl FindParams {
     fn find(&self, call: &Call<'_>) -> Result<Arc<ThingDef>, Failure> {
