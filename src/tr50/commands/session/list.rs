@@ -11,6 +11,7 @@ use rules::directory::{Kind, Principal, Reason, Session, Status};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::row::LINK_FIELDS;
 use super::template::{Members, Rows};
 use crate::app::AsOf;
 use crate::tr50::commands::paging::named;
@@ -80,8 +81,8 @@ params! {
     }
 }
 
-/// The members of a session, as `show` may name them, in the order of the reply.
-const FIELDS: &[&str] = &[
+/// The members of a session, but for those of its connection.
+const OWN_FIELDS: [&str; 26] = [
     "ref",
     "orgId",
     "orgKey",
@@ -108,19 +109,12 @@ const FIELDS: &[&str] = &[
     "status",
     "endReason",
     "endTime",
-    "tlsVersion",
-    "userAgent",
-    "clientId",
-    "mqttVersion",
-    "keepAlive",
-    "lastSeen",
-    "bytesIn",
-    "bytesOut",
-    "messagesIn",
-    "messagesOut",
-    "outbox",
-    "outboxBytes",
 ];
+
+/// The members of a session, as `show` may name them, in the order of the reply.
+fn fields() -> impl Iterator<Item = &'static str> {
+    OWN_FIELDS.iter().chain(&LINK_FIELDS).copied()
+}
 
 /// The member that is counted for each session, and shown to those who name it.
 pub(super) const STARTS: &str = "startsLastHour";
@@ -232,7 +226,7 @@ fn refused(name: &str, allowed: &str, value: &str) -> Failure {
 pub(super) struct Shown {
     /// As they are named in `fields`.
     names: Vec<&'static str>,
-    /// Bit by bit, in the order of [`FIELDS`].
+    /// Bit by bit, in the order of [`fields`].
     pub(super) wanted: u64,
     hides_fields: bool,
     /// Whether the client id is among them.
@@ -252,12 +246,14 @@ impl Shown {
         let (is_named, hides_fields) = (!show.is_empty(), hide_fields.unwrap_or(false));
         let shown = |names, wanted| Self { names, wanted, hides_fields, shows_client_id, is_named };
         if !is_named || show.iter().any(|name| name == "*") {
-            return Ok(shown(FIELDS.to_vec(), (1 << FIELDS.len()) - 1));
+            let all: Vec<_> = fields().collect();
+            let wanted = (1 << all.len()) - 1;
+            return Ok(shown(all, wanted));
         }
-        let all = [FIELDS, further].concat();
+        let all: Vec<_> = fields().chain(further.iter().copied()).collect();
         let names = show.iter().map(|name| named(&all, name, "show"));
         let names = names.collect::<Result<Vec<_>, _>>()?;
-        let bits = FIELDS.iter().enumerate().filter(|(_, field)| names.contains(field));
+        let bits = fields().enumerate().filter(|(_, field)| names.contains(field));
         let wanted = bits.fold(0, |bits, (index, _)| bits | 1 << index);
         Ok(shown(names, wanted))
     }
@@ -269,8 +265,8 @@ impl Shown {
 
     /// The fields, in the order of the reply.
     pub(super) fn fields(&self) -> impl Iterator<Item = &'static str> {
-        let wanted = |(index, _): &(usize, &&str)| self.wanted >> index & 1 == 1;
-        FIELDS.iter().enumerate().filter(wanted).map(|(_, field)| *field)
+        let wanted = |(index, _): &(usize, &str)| self.wanted >> index & 1 == 1;
+        fields().enumerate().filter(wanted).map(|(_, field)| field)
     }
 }
 

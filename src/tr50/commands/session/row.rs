@@ -377,7 +377,7 @@ fn push_perms(out: &mut Vec<u8>, set: PermissionSet) {
 }
 
 /// The members of [`Row::write_link`], in their order.
-const LINK_FIELDS: [&str; 12] = [
+pub(super) const LINK_FIELDS: [&str; 12] = [
     "tlsVersion",
     "userAgent",
     "clientId",
