@@ -382,6 +382,24 @@ impl Filters {
         call.app.identity().thing_def_by_key(org, key).map(|def| Some(def.id))
     }
 
+    /// Whose sessions are asked for, if that is said; none outside: there can be none.
+    fn principal(&self, call: &Call<'_>, org: OrgId) -> Option<Option<Principal>> {
+        let named = match (&self.thing_key, &self.user_name) {
+            // No session is both a thing's and a user's.
+            (Some(_), Some(_)) => return None,
+            (Some(key), None) => Some(Principal::Thing(org, ThingKey::parse(key).ok()?)),
+            (None, Some(name)) => {
+                Some(Principal::User(call.app.identity().user_by_email(name)?.id))
+            }
+            (None, None) => None,
+        };
+        if !is_restricted(call) {
+            return Some(named);
+        }
+        let own = call.session.who().principal();
+        named.is_none_or(|named| named == own).then_some(Some(own))
+    }
+
     /// What they ask of the directory, but for tags; none when they name a user or thing that can't
     /// exist.
     pub(super) fn into_filter(
@@ -400,36 +418,15 @@ impl Filters {
             Some(text) => Some(protocol_named(text)?),
         };
         let definition = self.definition(call, org);
-        let status = match self.status.filter(|names| !names.is_empty()) {
+        let status = match self.status.as_deref().filter(|names| !names.is_empty()) {
             None => None,
             Some(names) => {
                 let known = Status::ALL.map(Status::as_str).join(", ");
                 let allowed = || format!("{known}, ENDED, ALL");
-                Some(statuses(&names).map_err(|name| refused("status", &allowed(), &name))?)
+                Some(statuses(names).map_err(|name| refused("status", &allowed(), &name))?)
             }
         };
-        let principal = match (&self.thing_key, &self.user_name) {
-            // No session is both a thing's and a user's.
-            (Some(_), Some(_)) => return Ok(None),
-            (Some(key), None) => match ThingKey::parse(key) {
-                Ok(key) => Some(Principal::Thing(org, key)),
-                Err(_) => return Ok(None),
-            },
-            (None, Some(name)) => match call.app.identity().user_by_email(name) {
-                Some(user) => Some(Principal::User(user.id)),
-                None => return Ok(None),
-            },
-            (None, None) => None,
-        };
-        let principal = if is_restricted(call) {
-            let own = call.session.who().principal();
-            if principal.is_some_and(|named| named != own) {
-                return Ok(None);
-            }
-            Some(own)
-        } else {
-            principal
-        };
+        let Some(principal) = self.principal(call, org) else { return Ok(None) };
         let Some(definition) = definition else { return Ok(None) };
         if self.app_id.is_some() && !call.session.access().administers_here() {
             return Ok(None);
