@@ -2,8 +2,10 @@
 //! removed is given back to the last piece.
 
 use client::Client;
+use client::Version::{V5, V31, V311};
 use serde_json::{Value, json};
 use support::http::metrics;
+use support::mqtt::{Connect, Wire};
 use support::{Endpoints, TestServer, call, connect, eventually, reply};
 
 use crate::files::{post, put_id};
@@ -43,6 +45,37 @@ async fn register_all(server: &Endpoints, token: &str, prefix: &str) -> u64 {
 
 fn code(reply: &Value) -> i64 {
     reply["errorCodes"][0].as_i64().unwrap_or(0)
+}
+
+/// A client over MQTT, if it is let in.
+async fn mqtt(server: &Endpoints, connect: Connect) -> Option<Wire> {
+    let mut wire = Wire::open(server, connect.version).await;
+    wire.send(&connect.frame()).await;
+    let connack = wire.frame().await.expect("a CONNACK");
+    (connack[3] == 0).then_some(wire)
+}
+
+#[tokio::test]
+async fn a_client_that_comes_anew_has_the_place_of_its_old_connection() {
+    let server = TestServer::with(&[("TR50D_LIMITS__SESSIONS", "32")]);
+    let thing = |key: &str, version| Connect::thing(version, key);
+    let mut there = Vec::new();
+    while let Some(wire) = mqtt(&server, thing(&format!("a-{}", there.len()), V311)).await {
+        there.push(wire);
+    }
+    let (count, refused) = (there.len(), pool(&server, "refused_total", "sessions").await);
+    assert!((20..32).contains(&count), "{count}");
+    // The network has dropped its connection, and the server does not know it yet.
+    for version in [V31, V311, V5] {
+        let again = mqtt(&server, thing("a-3", version)).await;
+        there.push(again.expect("there are not more than before"));
+    }
+    used_becomes(&server, "sessions", count as u64).await;
+    assert_eq!(pool(&server, "refused_total", "sessions").await, refused);
+    let one_more = mqtt(&server, thing("a-3", V311).id("another")).await;
+    assert!(one_more.is_none(), "with another client id it is one more");
+    there.clear();
+    used_becomes(&server, "sessions", 0).await;
 }
 
 #[tokio::test]

@@ -310,15 +310,7 @@ impl DirectoryWriter {
         now: Timestamp,
     ) -> Result<(Arc<Session>, Events), Full> {
         let (org, principal) = (start.access.org.id, start.who.principal_id());
-        let taken = self.shares.lock().take(org, principal, 1);
-        let reserved = taken.is_err();
-        if let Err(over) = taken {
-            let may = start.access.is_administrators()
-                && self.reserve.lock().take(org, principal, 1).is_ok();
-            if !may {
-                return Err(Full::Sessions(over));
-            }
-        }
+        let reserved = self.take_place(&start, takes_over)?;
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         let mut session = Session::new(start, serial, self.ttl_s(), now);
         session.reserved = reserved;
@@ -335,6 +327,40 @@ impl DirectoryWriter {
         }
         events.push(Event::Started(session.clone()));
         Ok((session, events))
+    }
+
+    /// Takes the place of a session; whether it is one of those for administrators. Where there is none,
+    /// a session that replaces another has the place of that one, which gives it back when it ends.
+    fn take_place(&self, start: &Start, takes_over: bool) -> Result<bool, Full> {
+        let (org, principal) = (start.access.org.id, start.who.principal_id());
+        let mut shares = self.shares.lock();
+        let Err(over) = shares.has_room(org, principal, 1) else {
+            shares.hold(org, principal, 1);
+            return Ok(false);
+        };
+        drop(shares);
+        if takes_over && let Some(reserved) = self.take_place_of_older(start) {
+            return Ok(reserved);
+        }
+        self.shares.lock().count_refused(org);
+        let may =
+            start.access.is_administrators() && self.reserve.lock().take(org, principal, 1).is_ok();
+        if may { Ok(true) } else { Err(Full::Sessions(over)) }
+    }
+
+    /// Takes the place of a session that the new one replaces, if there is one.
+    fn take_place_of_older(&self, start: &Start) -> Option<bool> {
+        let (org, principal) = (start.access.org.id, start.who.principal_id());
+        let is_older = |other: &&Arc<Session>| {
+            other.lifetime == Lifetime::Connection
+                && *other.client_id == *start.client_id
+                && other.org_id() == org
+                && other.who.principal_id() == principal
+        };
+        let siblings = self.by_principal.get(&start.who.principal());
+        let older = siblings.and_then(|siblings| siblings.iter().find(is_older).cloned())?;
+        self.pool_of(&older).lock().hold(org, principal, 1);
+        Some(older.reserved)
     }
 
     /// From which pool a session has its place.
