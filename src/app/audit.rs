@@ -14,7 +14,7 @@ use super::App;
 use super::effects::SessionChange;
 use crate::events::{
     Act, Actor, Attempt, Class, Events, MEMBERSHIPS, NewEvent, Numbered, Page, Query, Refused,
-    Target, diff, members, only_memberships, shown_name,
+    Target, diff, members, only_memberships,
 };
 
 /// Who does something by which command: goes with the effects of what is in the trail.
@@ -333,7 +333,7 @@ impl App {
         let command = deed.command;
         // Whoever asks which names are taken leaves each of them.
         let is_taken = code.as_i64() == Some(base::Code::ALREADY_EXISTS.0.into());
-        let name = if is_taken { shown_name(message) } else { String::new() };
+        let name = if is_taken { self.shown(message) } else { String::new() };
         let code_text = code.to_string();
         let attempt = Attempt::Command { who, command, code: code_text.into(), name: name.into() };
         let row = self.refusal(deed.actor.into_row(), org, command, code, message);
@@ -352,7 +352,7 @@ impl App {
         set("command", command.into());
         set("outcome", "failure".into());
         set("code", code);
-        set("message", shown_name(message).into());
+        set("message", self.shown(message).into());
         if let Some(key) = self.key_of(org, &[]) {
             set("orgKey", key.into());
         }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::App;
 use super::login::{LoginError, login_failure};
-use crate::events::{Attempt, LoginCause, Refused, SERVER, shown_name};
+use crate::events::{Attempt, LoginCause, Refused, SERVER};
 use crate::logging::PeerLog;
 use crate::peer_log;
 use crate::watched_log;
@@ -146,7 +146,7 @@ impl App {
         let version = link.mqtt_version();
         self.metrics.login_refused(conn.protocol, cause);
         let (now, org) = (self.clock.shown(now), org.unwrap_or(SERVER));
-        let (name, client_id) = (shown_name(name), shown_name(client_id));
+        let (name, client_id) = (self.shown(name), self.shown(client_id));
         let mut row = Map::new();
         let mut set = |name: &str, value: Value| drop(row.insert(name.to_owned(), value));
         set("kind", kind.into());
@@ -189,7 +189,7 @@ impl App {
         static LOG: PeerLog = PeerLog::new(5);
         self.metrics.command_failed(failure.code);
         let asked = Asked { who: Some(who), ..Asked::default() };
-        say_failure(&LOG, asked, conn, command, failure);
+        self.say_failure(&LOG, asked, conn, command, failure);
     }
 
     /// Counts a command that failed, or a request of which nothing was executed: then the command
@@ -214,18 +214,59 @@ impl App {
                     | Code::SECOND_FACTOR_WANTED
                     | Code::SESSION_INVALID
             ) {
-                say_failure(&STRANGERS, Asked::default(), conn, command, failure);
+                self.say_failure(&STRANGERS, Asked::default(), conn, command, failure);
             }
             return;
         };
         let failures = session.note_failure(failure.code, now);
         let code = failure.code.0;
-        watched_log!(self, Some(&**session), conn, command, code, "a command failed");
+        watched_log!(
+            self,
+            Some(&**session),
+            conn,
+            command = self.shown(command),
+            code,
+            "a command failed"
+        );
         if failures.is_news(failure.code)
-            && say_failure(&LOG, Asked::of(session), conn, command, failure)
+            && self.say_failure(&LOG, Asked::of(session), conn, command, failure)
         {
             failures.told(failure.code);
         }
+    }
+
+    /// Writes a line on a command that failed, if there is room for one more in this second.
+    fn say_failure(
+        &self,
+        log: &PeerLog,
+        asked: Asked<'_>,
+        conn: &ConnInfo,
+        command: &str,
+        failure: &Failure,
+    ) -> bool {
+        if !tracing::enabled!(tracing::Level::INFO) {
+            return false;
+        }
+        let Some(suppressed) = log.admit() else { return false };
+        let Asked { who, org, app, client_id } = asked;
+        let command = Some(self.shown(command)).filter(|name| !name.is_empty());
+        let client_id = client_id.map(|id| self.shown(id));
+        let (peer, door) = (conn.remote_addr, conn.protocol.as_str());
+        let (code, reason) = (failure.code.0, self.shown(&failure.message));
+        tracing::info!(
+            suppressed,
+            who,
+            org,
+            app,
+            client_id,
+            %peer,
+            door,
+            command,
+            code,
+            reason,
+            "a command failed"
+        );
+        true
     }
 }
 
@@ -235,7 +276,7 @@ struct Asked<'a> {
     who: Option<&'a str>,
     org: Option<String>,
     app: Option<&'a str>,
-    client_id: Option<String>,
+    client_id: Option<&'a str>,
 }
 
 impl<'a> Asked<'a> {
@@ -249,41 +290,9 @@ impl<'a> Asked<'a> {
             who: Some(session.who().name()),
             org: Some(session.access().org.key.clone()),
             app,
-            client_id: client_id.map(shown_name),
+            client_id,
         }
     }
-}
-
-/// Writes a line on a command that failed, if there is room for one more in this second.
-fn say_failure(
-    log: &PeerLog,
-    asked: Asked<'_>,
-    conn: &ConnInfo,
-    command: &str,
-    failure: &Failure,
-) -> bool {
-    if !tracing::enabled!(tracing::Level::INFO) {
-        return false;
-    }
-    let Some(suppressed) = log.admit() else { return false };
-    let Asked { who, org, app, client_id } = asked;
-    let command = Some(shown_name(command)).filter(|name| !name.is_empty());
-    let (peer, door) = (conn.remote_addr, conn.protocol.as_str());
-    let (code, reason) = (failure.code.0, shown_name(&failure.message));
-    tracing::info!(
-        suppressed,
-        who,
-        org,
-        app,
-        client_id,
-        %peer,
-        door,
-        command,
-        code,
-        reason,
-        "a command failed"
-    );
-    true
 }
 
 /// What a login is called where commands stand.

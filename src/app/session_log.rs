@@ -42,7 +42,7 @@ impl App {
             };
             let is_watched = || self.watched.has_session(Some(session), session.conn());
             if log.lines.admit().is_some() || is_watched() {
-                say(session, end);
+                self.say(session, end);
             } else {
                 counter.fetch_add(1, Ordering::Relaxed);
             }
@@ -61,26 +61,27 @@ impl App {
             info!(started, ended, "more sessions started and ended");
         }
     }
-}
 
-fn say(session: &Arc<Session>, end: Option<Reason>) {
-    let conn = session.conn();
-    let (who, kind) = (session.who().name(), session.kind().as_str());
-    let (org, client_id) = (session.access().org.key.clone(), session.client_id());
-    let client_id = Some(client_id).filter(|id| !id.is_empty()).map(crate::events::shown_name);
-    let app = match session.who() {
-        Who::Application { application, .. } => Some(&*application.name),
-        Who::User(_) => None,
-    };
-    let (peer, door) = (conn.remote_addr, conn.protocol.as_str());
-    let Some(reason) = end.map(Reason::as_str) else {
-        info!(who, kind, org, app, client_id, %peer, door, "a session started");
-        return;
-    };
-    let at = session.end().map_or(session.started(), |end| end.at);
-    let (seconds, commands) = (at.millis_since(session.started()) / 1000, session.command_count());
-    info!(
-        who, kind, org, app, client_id, %peer, door, reason, seconds, commands,
-        "a session ended"
-    );
+    fn say(&self, session: &Arc<Session>, end: Option<Reason>) {
+        let conn = session.conn();
+        let (who, kind) = (session.who().name(), session.kind().as_str());
+        let (org, client_id) = (session.access().org.key.clone(), session.client_id());
+        let client_id = Some(client_id).filter(|id| !id.is_empty()).map(|id| self.shown(id));
+        let app = match session.who() {
+            Who::Application { application, .. } => Some(&*application.name),
+            Who::User(_) => None,
+        };
+        let (peer, door) = (conn.remote_addr, conn.protocol.as_str());
+        let Some(reason) = end.map(Reason::as_str) else {
+            info!(who, kind, org, app, client_id, %peer, door, "a session started");
+            return;
+        };
+        let at = session.end().map_or(session.started(), |end| end.at);
+        let (seconds, commands) =
+            (at.millis_since(session.started()) / 1000, session.command_count());
+        info!(
+            who, kind, org, app, client_id, %peer, door, reason, seconds, commands,
+            "a session ended"
+        );
+    }
 }

@@ -502,6 +502,62 @@ async fn the_log_has_a_line_for_each_session_and_cause() {
 }
 
 #[tokio::test]
+async fn tokens_and_session_ids_in_the_wrong_place_are_nowhere_to_be_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("log");
+    let mut server = TR50D.serve_logging(&log, &[("TR50D_LOG__FORMAT", "json")]);
+    let session = log_in(&server, OPERATOR, "demo-operator-password").await;
+    let mut admin = server.admin("tcp").await;
+    call(&mut admin, "server.log.watch", r#"{"address":"127.0.0.1"}"#).await;
+    let secrets = [TOKEN, &*session];
+    for (secret, version) in secrets.iter().zip([Version::V311, Version::V5]) {
+        // As a name, as a password, as a client id; with what goes for it, and what does not.
+        for login in [
+            Connect::login(version, secret, secret, "no such token"),
+            Connect::login(version, &format!("box {secret}"), "mower-1", secret).id(secret),
+            Connect::login(version, secret, "mower-1", TOKEN),
+        ] {
+            let mut wire = Wire::open(&server, version).await;
+            wire.send(&login.frame()).await;
+            if wire.frame().await.expect("a CONNACK")[3] == 0 {
+                let topics = [format!("thing/{secret}"), format!("ap/{secret}")];
+                for topic in &topics {
+                    wire.send(&wire.publish(2, 1, topic, "{}")).await;
+                    wire.frame().await.expect("a PUBACK");
+                }
+                let command = json!({ "1": { "command": secret } });
+                wire.tell("api/1", &command.to_string()).await;
+                wire.message().await;
+                wire.leave().await;
+            }
+        }
+        let login = json!({ "auth": { "command": "api.authenticate", "params":
+            { "username": secret, "password": "wrong" } } });
+        post(&server, &login.to_string()).await;
+        let change = json!({ "1": { "command": "user.update", "params": { (*secret): 1 } } });
+        post_with(&server, &format!("sessionId: {session}\r\n"), &change.to_string()).await;
+        let path = format!("POST /api/v1/projects/{secret}/assets HTTP/1.1");
+        send(&server, &path, b"{}").await;
+    }
+    let mut seen = String::new();
+    for command in ["event.list", "audit.list", "login.failures"] {
+        seen += &call(&mut admin, command, r#"{"limit":1000}"#).await.to_string();
+    }
+    let shown = format!(r#""clientId":"{}""#, "*".repeat(TOKEN.len()));
+    assert!(seen.contains(&shown) && seen.contains("unknown_user"), "{seen}");
+    assert!(server.end(Signal::TERM).await.success());
+    let lines = lines(&log);
+    for message in ["a session started", "a login was refused", "a command failed"] {
+        assert!(!those(&lines, message).is_empty(), "{message}");
+    }
+    seen.extend(lines.iter().map(Value::to_string));
+    for secret in secrets {
+        let at = seen.find(secret);
+        assert!(at.is_none(), "{}", &seen[at.unwrap_or(0).saturating_sub(200)..][..400]);
+    }
+}
+
+#[tokio::test]
 async fn of_many_sessions_the_log_has_counts() {
     let dir = tempfile::tempdir().expect("a directory");
     let log = dir.path().join("log");

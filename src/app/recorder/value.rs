@@ -1,9 +1,11 @@
 //! Masks secrets in values that leave the house.
 
+use base::limits;
 use serde_json::Value;
 
 use super::mask::{Masker, Secrets};
 use crate::app::App;
+use crate::events::shown_name;
 
 /// What stands for a secret.
 const STARS: &str = "****";
@@ -18,6 +20,17 @@ impl App {
     pub fn mask(&self, value: &mut Value) {
         let mut secrets = Secrets::default();
         Masker::new(self, &mut secrets, false).json(value);
+    }
+
+    /// What somebody claimed to be, or sent, as log and trail show it: short, and without tokens and
+    /// ids of sessions. Devices are set up with their token as client id, or in the wrong field.
+    pub fn shown(&self, text: &str) -> String {
+        // More than is shown: of a secret that is cut off, the beginning would stay.
+        let most = limits::REFUSED_NAME_CHARS_MAX + limits::TRACED_WORD_BYTES_MAX;
+        let text: String = text.chars().take(most).collect();
+        let mut bytes = text.into_bytes();
+        Masker::new(self, &mut Secrets::default(), false).value(&mut bytes);
+        shown_name(&String::from_utf8_lossy(&bytes))
     }
 }
 

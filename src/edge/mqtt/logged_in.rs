@@ -14,7 +14,7 @@ use std::time::Duration;
 use ::mqtt::encode;
 use ::mqtt::packet::{Ack, Disconnect};
 use ::mqtt::{Packet, Publish, QoS, Version, reason};
-use base::{ConnInfo, OrgId, Timestamp, excerpt, limits};
+use base::{ConnInfo, OrgId, Timestamp, limits};
 use rules::directory::{Outbox, Principal, Push, Reason, Session};
 use store::{Batch, Receipt, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -191,7 +191,7 @@ impl LoggedIn {
             Packet::Subscribe(packet) => {
                 // A packet has room for 250,000.
                 let filters = packet.filters.take(limits::SUBSCRIPTIONS_MAX);
-                filters.for_each(|wanted| self.note(Did::Subscribe, wanted.filter));
+                filters.for_each(|wanted| self.note(server, Did::Subscribe, wanted.filter));
                 match self.take_topics(server) {
                     Ok(topics) => {
                         self.at_work = true;
@@ -199,7 +199,7 @@ impl LoggedIn {
                     }
                     Err(AckReason { code, why }) => {
                         let codes = vec![code; packet.filters.count()];
-                        return self.write_suback(packet.pkid, codes, why, out);
+                        return self.write_suback(server, packet.pkid, (codes, why), out);
                     }
                 }
             }
@@ -277,14 +277,14 @@ impl LoggedIn {
             }
             Destination::Thing(topic) => self.command(server, publish, topic, now, out, owed),
             Destination::Reserved => {
-                self.note(Did::Publish(publish.payload), publish.topic);
+                self.note(server, Did::Publish(publish.payload), publish.topic);
                 server.app.metrics.publish_refused(publish.qos, "not_authorized");
                 let code = reason::NOT_AUTHORIZED;
                 self.acknowledge(publish.qos, publish.pkid, code, out)
             }
             Destination::Broker => {
                 if !self.noted && near_topic::may_be_near(publish.topic) {
-                    self.note(Did::Publish(publish.payload), publish.topic);
+                    self.note(server, Did::Publish(publish.payload), publish.topic);
                 }
                 self.forward(server, publish, now, out, owed)
             }
@@ -312,9 +312,9 @@ impl LoggedIn {
     }
 
     /// Logs a topic that was most likely not meant, once a session.
-    fn note(&mut self, did: Did<'_>, name: &str) {
+    fn note(&mut self, server: &MqttServer, did: Did<'_>, name: &str) {
         let peer = self.caller.conn.remote_addr;
-        self.noted = self.noted || near_topic::note(&self.session, peer, did, name);
+        self.noted = self.noted || near_topic::note(&server.app, &self.session, peer, did, name);
     }
 
     /// Acknowledges a PUBLISH as its quality of service asks for: behind those before it
@@ -717,7 +717,7 @@ impl LoggedIn {
         static LOG: PeerLog = PeerLog::new(5);
         server.app.metrics.publish_refused(qos, "not_authorized");
         let (peer, who) = (self.caller.conn.remote_addr, self.session.who().name());
-        let topic = excerpt(topic);
+        let topic = server.app.shown(topic);
         peer_log!(LOG, %peer, who, topic, "no right to publish to this topic");
     }
 
@@ -780,7 +780,7 @@ impl LoggedIn {
             TopicWork::Yielded => Ok(()),
             TopicWork::Subscribed { topics, pkid, codes, why } => {
                 (self.topics, self.at_work) = (Some(topics), false);
-                self.write_suback(pkid, codes, why, out)
+                self.write_suback(server, pkid, (codes, why), out)
             }
             TopicWork::Unsubscribed { topics, pkid, codes } => {
                 (self.topics, self.at_work) = (Some(topics), false);
@@ -793,16 +793,17 @@ impl LoggedIn {
     /// Writes a SUBACK. Before MQTT 5 a refusal has one code (3.1.1, 3.9.3).
     fn write_suback(
         &self,
+        server: &MqttServer,
         pkid: u16,
-        mut codes: Vec<u8>,
-        why: Option<Box<str>>,
+        (mut codes, why): (Vec<u8>, Option<Box<str>>),
         out: &mut Vec<u8>,
     ) -> Result<(), Closing> {
         static LOG: PeerLog = PeerLog::new(5);
         let (version, start) = (self.options.version, out.len());
         if let Some(why) = why {
             let (peer, who) = (self.caller.conn.remote_addr, self.session.who().name());
-            peer_log!(LOG, %peer, who, %why, "a subscription was refused");
+            let shown = server.app.shown(&why);
+            peer_log!(LOG, %peer, who, why = shown, "a subscription was refused");
             let written =
                 self.options.reasons && encode::subscribe_refused(out, pkid, &codes, &why).is_ok();
             if written && out.len() - start <= self.options.packet_max {

@@ -4,10 +4,10 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use base::excerpt;
 use rules::directory::{Session, Who};
 use strsim::osa_distance;
 
+use crate::app::App;
 use crate::logging::PeerLog;
 use crate::peer_log;
 use crate::things::feed::ThingTopic;
@@ -37,7 +37,13 @@ pub(super) enum Did<'a> {
 }
 
 /// Logs a topic that is nearly one of TR50's, or below `thing/` and none; whether it is.
-pub(super) fn note(session: &Session, peer: SocketAddr, did: Did<'_>, name: &str) -> bool {
+pub(super) fn note(
+    app: &App,
+    session: &Session,
+    peer: SocketAddr,
+    did: Did<'_>,
+    name: &str,
+) -> bool {
     static LOG: PeerLog = PeerLog::new(20);
     let meant = match did {
         Did::Publish(payload) => meant_by_publish(name, payload),
@@ -53,7 +59,7 @@ pub(super) fn note(session: &Session, peer: SocketAddr, did: Did<'_>, name: &str
         Did::Publish(_) => "published to",
         Did::Subscribe => "subscribed to",
     };
-    let (topic, meant) = (excerpt(name), excerpt(&meant));
+    let (topic, meant) = (app.shown(name), app.shown(&meant));
     let no_topic = format_args!("{who} {did} {topic:?}, which is no topic of TR50");
     peer_log!(LOG, %peer, who, topic, meant, "{no_topic}; was {meant:?} meant?");
     true
