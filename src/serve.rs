@@ -801,11 +801,11 @@ impl HttpService for Web {
         let app = &self.shared.app;
         let viewer = credentials::viewer(app, headers, session, info).await;
         let viewer = viewer.ok_or(EventsRefusal::Stranger)?;
-        let following = asked.follow(app, viewer, info, self.stop.clone());
+        let following = asked.follow(app, viewer, info, self.stop.clone()).await;
         following.map_err(EventsRefusal::Failure)
     }
 
-    fn watch(
+    async fn watch(
         &self,
         headers: &HeaderMap,
         views: &[String],
@@ -817,7 +817,7 @@ impl HttpService for Web {
         let (app, windows) = (&self.shared.app, &self.shared.windows);
         let watching =
             console::Watching::begin(app, windows, headers, views, info, self.stop.clone());
-        let watching = watching.map_err(EventsRefusal::Failure)?;
+        let watching = watching.await.map_err(EventsRefusal::Failure)?;
         let pieces =
             stream::unfold(watching, async |mut watching| Some((watching.next().await?, watching)));
         Ok(pieces.boxed())

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::event_pieces::{Audience, Found, Piece};
-use super::{App, EventReaderPlace, Sight, Viewer};
+use super::{App, EventReaderPlace, SIGN_OF_LIFE, Sight, Viewer};
 use crate::events::{Filter, Listener};
 
 /// Somebody who follows the stream.
@@ -32,7 +32,7 @@ pub struct Following {
     beat_at: Instant,
     /// Ends it.
     stop: CancellationToken,
-    _place: EventReaderPlace,
+    place: EventReaderPlace,
 }
 
 impl Following {
@@ -63,7 +63,7 @@ impl Following {
             flows: false,
             beat_at: begun + limits::EVENT_HEARTBEAT,
             stop,
-            _place: place,
+            place,
         }
     }
 
@@ -102,6 +102,7 @@ impl Following {
                     self.sight()?;
                     return Some(format!(": heartbeat\nid: {}\n\n", self.after).into());
                 }
+                () = self.place.asked() => return Some(SIGN_OF_LIFE.into()),
                 () = self.stop.cancelled() => return None,
             }
             self.wait_for_more().await?;

@@ -112,7 +112,7 @@ pub use turns::Worker;
 
 pub use crate::metrics::{ByCause, FIGURES, Form, Second, Timer};
 pub use unauthenticated::{CutOff, Lease, Unauthenticated};
-pub use viewer::{EventReaderPlace, EventReaders, Viewer};
+pub use viewer::{EventReaderPlace, EventReaders, SIGN_OF_LIFE, Viewer};
 pub use watched::{Watch, Watched, Watching};
 pub use webhooks::{LastFailure, Progress, WebhookLoad, WebhookState};
 

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use base::pool::{OverShare, Pool, Pools};
+use base::pool::{Pool, Pools};
 use base::shares::Shares;
-use base::{ApplicationId, ConnInfo, OrgId, limits};
+use base::{ApplicationId, Code, ConnInfo, Failure, OrgId, limits};
 use parking_lot::Mutex;
 use rules::directory::{PrincipalId, Session};
 use rules::identity::Token;
 use rules::identity::model::{Application, User};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
 
 use super::second_factor::same_login;
 use super::{App, Sight, Worker};
@@ -45,7 +47,20 @@ impl Viewer {
 }
 
 /// The places of those who follow the stream over HTTP, and who has them.
-pub struct EventReaders(Mutex<Shares<PrincipalId>>);
+pub struct EventReaders {
+    shares: Mutex<Shares<PrincipalId>>,
+    /// How often readers were asked for a sign of life, because there was no place.
+    asked: Mutex<Asked>,
+    /// Wakes them.
+    ask: Notify,
+}
+
+/// How often readers were asked since the first time, and when last.
+struct Asked {
+    since: Instant,
+    last: Instant,
+    times: usize,
+}
 
 /// A place; it is free again when this is dropped.
 pub struct EventReaderPlace {
@@ -56,28 +71,67 @@ pub struct EventReaderPlace {
 impl EventReaders {
     pub(super) fn new(pools: &Arc<Pools>) -> Arc<Self> {
         let most = limits::EVENT_READERS_MAX;
-        Arc::new(Self(Mutex::new(Shares::new(Pool::EventReaders, most, pools))))
+        let shares = Mutex::new(Shares::new(Pool::EventReaders, most, pools));
+        let now = Instant::now();
+        let asked = Mutex::new(Asked { since: now, last: now, times: 0 });
+        Arc::new(Self { shares, asked, ask: Notify::new() })
     }
 
-    /// Takes a place.
+    /// Takes a place. Where there is none, it waits a little for those of readers that have gone: a
+    /// connection shows that only when something is written to it, and again.
     ///
     /// # Errors
     ///
     /// There is none for it.
-    pub fn take(
+    pub async fn take(
         self: &Arc<Self>,
         org: OrgId,
         viewer: &Viewer,
-    ) -> Result<EventReaderPlace, OverShare> {
-        let payer = (org, viewer.principal());
-        self.0.lock().take(payer.0, payer.1, 1)?;
-        Ok(EventReaderPlace { places: self.clone(), payer })
+    ) -> Result<EventReaderPlace, Failure> {
+        let principal = viewer.principal();
+        for wait in limits::EVENT_READER_ASKS {
+            if self.shares.lock().has_room(org, principal, 1).is_ok() {
+                break;
+            }
+            self.ask_readers();
+            sleep(wait).await;
+        }
+        let taken = self.shares.lock().take(org, principal, 1);
+        taken.map_err(|over| {
+            Failure::new(Code::BUSY, format!("There is no place: {over}; try again."))
+        })?;
+        Ok(EventReaderPlace { places: self.clone(), payer: (org, principal) })
+    }
+
+    /// Asks all readers for a sign of life, unless they were asked so often just now.
+    fn ask_readers(&self) {
+        let (now, (most, within)) = (Instant::now(), limits::EVENT_READERS_ASKED);
+        let mut asked = self.asked.lock();
+        if now - asked.since >= within {
+            *asked = Asked { since: now, last: now, times: 0 };
+        }
+        let is_early = asked.times > 0 && now - asked.last < limits::EVENT_READER_ASKS[0] / 2;
+        if !is_early && asked.times < most {
+            (asked.last, asked.times) = (now, asked.times + 1);
+            drop(asked);
+            self.ask.notify_waiters();
+        }
     }
 }
 
+impl EventReaderPlace {
+    /// Waits until somebody wants to know whether the reader is there.
+    pub async fn asked(&self) {
+        self.places.ask.notified().await;
+    }
+}
+
+/// What is sent to a reader to see whether it is there: a comment.
+pub const SIGN_OF_LIFE: &str = ":\n\n";
+
 impl Drop for EventReaderPlace {
     fn drop(&mut self) {
-        self.places.0.lock().give_back(self.payer.0, self.payer.1, 1);
+        self.places.shares.lock().give_back(self.payer.0, self.payer.1, 1);
     }
 }
 

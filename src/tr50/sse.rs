@@ -84,7 +84,7 @@ impl Asked {
     /// # Errors
     ///
     /// The viewer may not, asks for what there is not, or there is no place.
-    pub fn follow(
+    pub async fn follow(
         self,
         app: &Arc<App>,
         viewer: Viewer,
@@ -103,7 +103,7 @@ impl Asked {
             things: things_named(self.things)?,
             scope: scope_asked(app, &sight, named, self.include_sub_orgs)?,
         };
-        let place = app.event_readers.take(sight.org(), &viewer)?;
+        let place = app.event_readers.take(sight.org(), &viewer).await?;
         Ok(Following::begin(app, (viewer, conn), place, filter, self.after, stop))
     }
 }

@@ -65,6 +65,36 @@ async fn session_id(server: &Endpoints) -> String {
 }
 
 #[tokio::test]
+async fn readers_that_have_gone_leave_their_places_to_others() {
+    let server = TestServer::with(&[("TR50D_LIMITS__COMMANDS_PER_S", "0")]);
+    let headers = format!("sessionId: {}\r\n", session_id(&server).await);
+    let open = async || {
+        let mut stream = dial(&server).await;
+        let request = format!("GET /events HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut reader = Reader { stream, text: String::new() };
+        let head = reader.until("\r\n\r\n").await;
+        (reader, head)
+    };
+    let mut readers = Vec::new();
+    let refused = loop {
+        let (reader, head) = open().await;
+        if !head.starts_with("HTTP/1.1 200 ") {
+            break head;
+        }
+        readers.push(reader);
+    };
+    assert!((500..1000).contains(&readers.len()), "{}", readers.len());
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("Retry-After: "), "{refused}");
+    let mut stays = readers.swap_remove(0);
+    drop(readers);
+    let others = [open().await, open().await, open().await];
+    assert!(others.iter().all(|(_, head)| head.starts_with("HTTP/1.1 200 ")), "{}", others[0].1);
+    let _mower = server.thing("mqtt", "mower-1").await;
+    stays.event("session.started").await;
+}
+
+#[tokio::test]
 async fn what_happens_is_in_the_stream_and_can_be_gone_on_from() {
     let server = TestServer::start();
     let mut operator = server.operator("http").await;

@@ -844,6 +844,20 @@ pub const EVENT_TEXT_BYTES_MAX: usize = 8192;
 /// Readers of the stream of events over HTTP.
 pub const EVENT_READERS_MAX: u64 = 1000;
 
+/// How often somebody for whom there is no place asks whether all readers of events are there, and how
+/// long it waits each time: the first sign of life makes who has gone say so, the second one meets that.
+pub const EVENT_READER_ASKS: [Duration; 5] = [
+    Duration::from_millis(150),
+    Duration::from_millis(150),
+    Duration::from_millis(300),
+    Duration::from_millis(300),
+    Duration::from_millis(300),
+];
+
+/// How often readers of events are asked in this time at most, whoever finds no place: fewer would keep
+/// who comes then from asking twice.
+pub const EVENT_READERS_ASKED: (usize, Duration) = (3, Duration::from_secs(1));
+
 /// Between two signs of life to a reader of events that has none for it.
 pub const EVENT_HEARTBEAT: Duration = Duration::from_secs(15);
 

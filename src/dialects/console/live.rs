@@ -19,7 +19,7 @@ use super::respond::Refused;
 use super::shared_windows::{Age, CHANGING_FOR, Looker, Shared, WHOLE_FOR, Windows};
 use super::window::Window;
 use super::{cookie, events, me, sessions, things};
-use crate::app::{App, EventReaderPlace, Viewer};
+use crate::app::{App, EventReaderPlace, SIGN_OF_LIFE, Viewer};
 use crate::events::Listener;
 use crate::tr50::asker::Asker;
 
@@ -47,7 +47,7 @@ pub struct Watching {
     /// Whether the session has ended.
     is_over: bool,
     stop: CancellationToken,
-    _place: EventReaderPlace,
+    place: EventReaderPlace,
 }
 
 /// A window that somebody looks at.
@@ -142,7 +142,7 @@ impl Watching {
     /// # Errors
     ///
     /// Nobody is known by the cookie; there is no place; an address is that of no window.
-    pub fn begin(
+    pub async fn begin(
         app: &Arc<App>,
         windows: &Arc<Windows>,
         headers: &HeaderMap,
@@ -164,7 +164,7 @@ impl Watching {
         });
         let views: Vec<View> = read.collect::<Result<_, _>>()?;
         let viewer = Viewer::Session(asker.session().clone());
-        let place = app.event_readers.take(asker.session().org_id(), &viewer)?;
+        let place = app.event_readers.take(asker.session().org_id(), &viewer).await?;
         let heard = app.events().listen();
         let first = format!("retry: 2000\nid: {}\n\n", app.events().last()).into();
         let now = Instant::now();
@@ -179,7 +179,7 @@ impl Watching {
             beat_at: now + limits::EVENT_HEARTBEAT,
             is_over: false,
             stop,
-            _place: place,
+            place,
         })
     }
 
@@ -195,6 +195,7 @@ impl Watching {
             let is_behind = tokio::select! {
                 () = async { sleep_until(next).await; self.heard.changed().await } => true,
                 () = sleep_until(latest) => self.due.is_some(),
+                () = self.place.asked() => return Some(SIGN_OF_LIFE.into()),
                 () = stop.cancelled() => return None,
             };
             self.looked = Instant::now();

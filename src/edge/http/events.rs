@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http_body_util::Either;
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::HttpService;
@@ -45,7 +45,8 @@ impl<S: HttpService> HttpConn<S> {
             if self.is_over_tls(headers) {
                 info.protocol = Protocol::Https;
             }
-            let windows = self.service.watch(headers, &views, info).map_err(Refusal::Events)?;
+            let windows = self.service.watch(headers, &views, info).await;
+            let windows = windows.map_err(Refusal::Events)?;
             return Ok(self.streamed(windows));
         }
         let session = parameters().find(|(name, _)| name.eq_ignore_ascii_case("sessionid"));
@@ -90,7 +91,12 @@ impl EventsRefusal {
             }
             Self::Failure(failure) => {
                 let status = StatusCode::from_u16(failure.code.http_status());
-                error(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &failure.message)
+                let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let mut refused = error(status, &failure.message);
+                if let Some(seconds) = failure.retry_after_s() {
+                    refused.headers_mut().insert(RETRY_AFTER, seconds.into());
+                }
+                refused
             }
         }
     }

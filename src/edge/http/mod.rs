@@ -198,7 +198,7 @@ pub trait HttpService: Send + Sync + 'static {
         headers: &HeaderMap,
         views: &[String],
         info: ConnInfo,
-    ) -> Result<BoxStream<'static, Bytes>, EventsRefusal>;
+    ) -> impl Future<Output = Result<BoxStream<'static, Bytes>, EventsRefusal>> + Send;
 
     /// The metrics.
     fn metrics(&self, form: Form) -> impl Future<Output = String> + Send;

@@ -49,7 +49,7 @@ impl HttpService for Echo {
         Err(EventsRefusal::Stranger)
     }
 
-    fn watch(
+    async fn watch(
         &self,
         _: &HeaderMap,
         _: &[String],
