@@ -27,6 +27,9 @@ pub(super) const FAN_OUT_STEP_BYTES: usize = 4 * 1024 * 1024;
 /// Rows of what waits that are read at once, and messages that are retained.
 pub(super) const PAGE_ROWS: usize = 100;
 
+/// Rows of what waits that are read at once to show them: few, for each may be large.
+pub(super) const SHOWN_ROWS: usize = 10;
+
 /// Bytes of either that are read at once for one client.
 pub(super) const PAGE_BYTES: usize = 1024 * 1024;
 

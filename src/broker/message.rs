@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use base::Timestamp;
+use base::{Timestamp, limits};
 use bytes::{Buf, BufMut};
 use mqtt::{PublishProperties, QoS};
+use rules::directory::details::{MessageHead, WaitingMessage};
 use smallvec::SmallVec;
 
 use super::tree::Shared;
@@ -103,6 +104,16 @@ impl Message {
         Self { bytes: self.bytes.clone(), received: now, ..*self }
     }
 
+    /// As much of the topic as is shown to who looks after the connection.
+    pub fn shown_topic(&self) -> &str {
+        let topic = self.topic();
+        let mut end = topic.len().min(limits::TOPIC_SHOWN_MAX);
+        while !topic.is_char_boundary(end) {
+            end -= 1;
+        }
+        topic.get(..end).unwrap_or(topic)
+    }
+
     /// Bytes of topic, properties and payload.
     pub fn len(&self) -> usize {
         self.bytes.len()
@@ -184,6 +195,16 @@ impl Delivery {
     /// The memory that it takes, roughly.
     pub(super) fn size(&self) -> usize {
         DELIVERY_BYTES + 4 * self.ids.len() + self.message.len()
+    }
+
+    /// What there is to tell of it while it waits.
+    pub fn waiting(&self) -> WaitingMessage {
+        let about = MessageHead {
+            topic: self.message.shown_topic().into(),
+            bytes: self.message.payload().len(),
+            since: self.message.received,
+        };
+        WaitingMessage { qos: self.qos as u8, about }
     }
 
     /// Bytes of its row.

@@ -42,6 +42,7 @@ use base::{OrgId, Timestamp, limits as bounds, topic};
 use dashmap::DashMap;
 use mqtt::QoS;
 use parking_lot::{Mutex, RwLock};
+use rules::directory::details::Stored;
 use rules::directory::{Outbox, Principal, PrincipalId};
 use rules::identity::Access;
 use store::{Batch, Receipt, StoreError, Table, Tables, rows::decode, rows::encode};
@@ -949,6 +950,41 @@ impl Broker {
         let rows = rows.iter().filter(|(key, _)| rows::seq_of(key) > 0).filter_map(read).collect();
         link.session.refill(link.epoch, from, rows, next);
         Ok(())
+    }
+
+    /// The first messages of a session that wait in the store only: so many, and of large ones fewer.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn stored_messages(
+        &self,
+        Stored { session, from }: Stored,
+        count: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        self.barrier().await?;
+        let tables = self.0.tables.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut after = rows::message_key(session, from.saturating_sub(1));
+            let prefix = session.to_be_bytes();
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            while found.len() < count && bytes < limits::PAGE_BYTES {
+                let few = (count - found.len()).min(limits::SHOWN_ROWS);
+                let rows = tables.scan_prefix(Table::MqttMessages, &prefix, Some(&after), few)?;
+                let Some((last, _)) = rows.last() else { break };
+                after.clone_from(last);
+                bytes += rows.iter().map(|(_, value)| value.len()).sum::<usize>();
+                found.extend(rows);
+            }
+            Ok(found)
+        });
+        let found = read.await.map_err(|_| StoreError::Closed)??;
+        // Under 0 there is no message.
+        let messages = found.iter().filter(|(key, _)| rows::seq_of(key) > 0);
+        let messages = messages.filter_map(|(_, value)| match rows::read_message(value)? {
+            rows::MessageRow::Message { delivery, .. } => Some(delivery),
+            rows::MessageRow::Released => None,
+        });
+        Ok(messages.collect())
     }
 
     /// The client has a message with QoS 1, or has completed one with QoS 2.

@@ -14,6 +14,7 @@ use base::limits::WAITING_STEP_BYTES;
 use base::{ApplicationId, OrgId, ThingId, Timestamp, TokenId, topic};
 use mqtt::QoS;
 use parking_lot::{Mutex, MutexGuard};
+use rules::directory::details::Stored;
 use rules::directory::{Outbox, Principal, PrincipalId};
 use serde::{Deserialize, Serialize};
 use store::{Batch, StoreError, Table, Tables};
@@ -412,6 +413,30 @@ impl Session {
     /// How many messages wait; none if nobody has counted them since the start.
     pub fn messages_waiting(&self) -> Option<usize> {
         self.lock().waiting().0
+    }
+
+    /// Bytes that those take, roughly; none if nobody has counted them since the start.
+    pub fn bytes_waiting(&self) -> Option<usize> {
+        let inner = self.lock();
+        match &inner.kept {
+            Some(kept) => kept.waiting.map(|(_, bytes)| bytes),
+            None => Some(inner.queued_bytes),
+        }
+    }
+
+    /// The first message that waits in the store only, if there is one.
+    pub fn first_stored(&self) -> Option<Stored> {
+        let from = self.lock().kept.as_ref()?.backlog?;
+        Some(Stored { session: self.number, from })
+    }
+
+    /// What there is to tell of the first that wait in memory.
+    pub fn first_waiting<T>(&self, count: usize, tell: impl Fn(&Delivery) -> T) -> Vec<T> {
+        let deliveries = |queued: &Queued| match queued {
+            Queued::Delivery(delivery) => Some(tell(delivery)),
+            Queued::Release(_) => None,
+        };
+        self.lock().queue.iter().filter_map(deliveries).take(count).collect()
     }
 
     /// A connection takes the session, from whichever had it.

@@ -185,6 +185,62 @@ async fn a_connection_tells_what_it_subscribed_to_and_what_is_in_flight() {
     assert!(mine.get("subscriptionCount").is_none(), "the newest is that over HTTP: {mine}");
 }
 
+/// The members of each message but its time, which has to be one.
+fn without_times(messages: &Value) -> Vec<Value> {
+    let without = |message: &Value| {
+        let mut message = message.clone();
+        if let Some(since) = message.as_object_mut().and_then(|members| members.remove("since")) {
+            let since = base::Timestamp::parse(since.as_str().expect("a text"));
+            assert!(since.is_some_and(|since| since.as_millis() > 1_700_000_000_000), "{since:?}");
+        }
+        message
+    };
+    messages.as_array().expect("messages").iter().map(without).collect()
+}
+
+#[tokio::test]
+async fn messages_in_flight_and_those_that_wait_are_told_without_payloads() {
+    let server = TestServer::start();
+    let mut operator = server.operator("tcp").await;
+    let names = ["inFlightMessages", "waiting", "waitingBytes", "waitingMessages"];
+    let mut other = Connect::thing(V5, "other").open(&server).await;
+    for is_kept in [false, true] {
+        let key = format!("slow-{is_kept}");
+        // It takes two at a time.
+        let connect = Connect::thing(V5, &key).properties(&[0x21, 0, 2]);
+        let connect = if is_kept { connect.resuming() } else { connect };
+        let mut slow = connect.open(&server).await;
+        slow.subscribe(&format!("{key}/#"), 2).await;
+        let long = format!("{key}/{}é", "x".repeat(255 - key.len() - 1));
+        for (pkid, topic) in [(1, "a"), (2, "b"), (3, "c")] {
+            other.tell_once(pkid, &format!("{key}/{topic}"), "secret").await;
+        }
+        other.tell(&long, "secret").await;
+        let first = slow.unacknowledged().await.pkid;
+        let second = slow.unacknowledged().await.pkid;
+        // It has the first one, whose release is on its way.
+        let [high, low] = first.to_be_bytes();
+        slow.send(&[0x50, 2, high, low]).await;
+        slow.expect(&[0x62, 2, high, low]).await;
+        let shown = found(&mut operator, &key, json!({"show": names})).await;
+        let text = shown.to_string();
+        assert!(!text.contains("secret"), "{text}");
+        let sent = json!([
+            {"packetId": first, "qos": 2, "released": true, "topic": format!("{key}/a"), "bytes": 6},
+            {"packetId": second, "qos": 2, "topic": format!("{key}/b"), "bytes": 6},
+        ]);
+        assert_eq!(json!(without_times(&shown["inFlightMessages"])), sent, "{text}");
+        // Of a long topic the beginning, up to a whole character.
+        let waits = json!([
+            {"qos": 2, "topic": format!("{key}/c"), "bytes": 6},
+            {"qos": 1, "topic": long.trim_end_matches('é'), "bytes": 6},
+        ]);
+        assert_eq!(json!(without_times(&shown["waitingMessages"])), waits, "{text}");
+        assert!(shown["waitingBytes"].as_u64() > Some(12), "{text}");
+        assert!(shown["waiting"].as_u64() >= Some(2), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn filters_are_shown_to_administrators_and_to_the_same_login() {
     let server = TestServer::start();
@@ -192,11 +248,13 @@ async fn filters_are_shown_to_administrators_and_to_the_same_login() {
     assert_eq!(wire.subscribe("plant/+", 0).await, 0);
     let mut operator = server.operator("tcp").await;
     let rows = support::sessions(&mut operator, r#"{"thingKey":"mower"}"#).await;
-    let asked = json!({"ref": rows[0]["ref"], "show": ["subscriptions", "subscriptionCount"]});
+    let show = ["subscriptions", "subscriptionCount", "inFlightMessages", "waitingMessages"];
+    let asked = json!({"ref": rows[0]["ref"], "show": show});
     let mut own = server.thing("tcp", "mower").await;
     for client in [&mut operator, &mut own] {
         let shown = call(client, "session.find", &asked.to_string()).await;
         assert_eq!(shown["subscriptions"][0]["filter"], "plant/+");
+        assert_eq!(shown["inFlightMessages"], json!([]));
     }
     let mut other = server.thing("tcp", "other").await;
     let shown = call(&mut other, "session.find", &asked.to_string()).await;

@@ -584,6 +584,12 @@ pub const CONNECTION_DETAILS_WAIT: Duration = Duration::from_secs(2);
 /// Subscriptions of a connection that are shown. Devices have a handful.
 pub const SUBSCRIPTIONS_SHOWN_MAX: usize = 200;
 
+/// Messages of a connection that are shown, of those in flight and of those that wait.
+pub const MESSAGES_SHOWN_MAX: usize = 100;
+
+/// Bytes of a topic that are kept to show what is in flight. Most topics are shorter.
+pub const TOPIC_SHOWN_MAX: usize = 256;
+
 /// Settings of one user. A console keeps some views there.
 pub const SETTINGS_MAX: usize = 50;
 

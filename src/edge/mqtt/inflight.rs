@@ -4,10 +4,10 @@ use std::collections::{HashMap, VecDeque};
 
 use ::mqtt::QoS;
 use base::{Timestamp, limits};
-use rules::directory::details::Packets;
+use rules::directory::details::{InFlightMessage, MessageHead, Packets};
 
 use super::reply::Reply;
-use crate::broker::Delivery;
+use crate::broker::{Delivery, Message};
 
 /// Packet ids in use, and what waits for one.
 #[derive(Debug)]
@@ -20,8 +20,8 @@ pub struct Inflight {
     waiting: VecDeque<Reply>,
     /// Bytes of those.
     waiting_bytes: usize,
-    /// Bytes of the messages that are kept because they may go to others.
-    shared_bytes: usize,
+    /// Bytes of topics, and of the messages that are kept because they may go to others.
+    kept_bytes: usize,
 }
 
 /// What was sent under a packet id.
@@ -41,17 +41,48 @@ pub enum Sent {
         qos: QoS,
         /// When it was sent.
         at: Timestamp,
+        /// What it is about; none if an earlier connection has sent it.
+        about: Option<About>,
         /// The message itself, if it may go to another member of a shared subscription.
         shared: Option<Box<Delivery>>,
     },
 }
 
+/// What is kept of a message to tell of it.
+#[derive(Debug)]
+pub struct About {
+    topic: Box<str>,
+    payload_len: usize,
+}
+
+impl About {
+    pub fn of(message: &Message) -> Self {
+        Self { topic: message.shown_topic().into(), payload_len: message.payload().len() }
+    }
+}
+
 impl Sent {
-    /// Bytes of the message that is kept.
+    /// Bytes that are kept of it.
     fn kept_bytes(&self) -> usize {
+        let Self::Delivery { about, shared, .. } = self else { return 0 };
+        about.as_ref().map_or(0, |about| about.topic.len())
+            + shared.as_ref().map_or(0, |shared| shared.message.len())
+    }
+
+    /// What there is to tell of it, and its place in the order of all.
+    fn told(&self, packet_id: u16) -> (u64, InFlightMessage) {
         match self {
-            Self::Delivery { shared: Some(shared), .. } => shared.message.len(),
-            _ => 0,
+            Self::Reply => {
+                (u64::MAX, InFlightMessage { packet_id, qos: 1, released: false, about: None })
+            }
+            Self::Delivery { seq, released, qos, at, about, .. } => {
+                let about = about.as_ref().map(|about| MessageHead {
+                    topic: about.topic.clone(),
+                    bytes: about.payload_len,
+                    since: *at,
+                });
+                (*seq, InFlightMessage { packet_id, qos: *qos as u8, released: *released, about })
+            }
         }
     }
 }
@@ -66,13 +97,13 @@ impl Inflight {
             deliveries: 0,
             waiting,
             waiting_bytes: 0,
-            shared_bytes: 0,
+            kept_bytes: 0,
         }
     }
 
     /// Bytes of what is kept.
     pub const fn held(&self) -> usize {
-        self.waiting_bytes + self.shared_bytes
+        self.waiting_bytes + self.kept_bytes
     }
 
     /// Whether one more may be sent.
@@ -92,7 +123,7 @@ impl Inflight {
             return false;
         }
         self.deliveries += usize::from(matches!(sent, Sent::Delivery { .. }));
-        self.shared_bytes += sent.kept_bytes();
+        self.kept_bytes += sent.kept_bytes();
         self.sent.insert(pkid, sent);
         true
     }
@@ -112,6 +143,14 @@ impl Inflight {
         (packets, oldest)
     }
 
+    /// The first of what is in flight, in the order in which it was sent; messages of the server's
+    /// own come last.
+    pub fn first(&self, count: usize) -> Vec<InFlightMessage> {
+        let mut all: Vec<_> = self.sent.iter().map(|(pkid, sent)| sent.told(*pkid)).collect();
+        all.sort_by_key(|(seq, message)| (*seq, message.packet_id));
+        all.into_iter().take(count).map(|(_, message)| message).collect()
+    }
+
     /// Whether something was sent under a packet id.
     pub fn is_used(&self, pkid: u16) -> bool {
         self.sent.contains_key(&pkid)
@@ -126,7 +165,7 @@ impl Inflight {
     pub fn end(&mut self, pkid: u16) -> Option<Sent> {
         let sent = self.sent.remove(&pkid)?;
         self.deliveries -= usize::from(matches!(sent, Sent::Delivery { .. }));
-        self.shared_bytes -= sent.kept_bytes();
+        self.kept_bytes -= sent.kept_bytes();
         Some(sent)
     }
 
@@ -137,7 +176,7 @@ impl Inflight {
             Sent::Delivery { shared, qos: QoS::AtLeastOnce, .. } => shared.map(|shared| *shared),
             _ => None,
         };
-        (self.deliveries, self.shared_bytes) = (0, 0);
+        (self.deliveries, self.kept_bytes) = (0, 0);
         let mut shared: Vec<_> = self.sent.drain().filter_map(|(_, sent)| shared(sent)).collect();
         shared.sort_by_key(|delivery| delivery.seq);
         shared
@@ -146,7 +185,7 @@ impl Inflight {
     /// Has the acknowledgements of deliveries mean nothing but that their packet ids are free.
     pub fn forget_deliveries(&mut self) {
         self.sent.values_mut().for_each(|sent| *sent = Sent::Reply);
-        (self.deliveries, self.shared_bytes) = (0, 0);
+        (self.deliveries, self.kept_bytes) = (0, 0);
     }
 
     /// Keeps a reply until there is room. False when too many wait.

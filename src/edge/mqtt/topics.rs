@@ -21,7 +21,7 @@ use store::{Receipt, StoreError};
 use self::served_by::ServedBy;
 use super::MqttServer;
 use super::client::{Closing, Done};
-use super::inflight::{Inflight, Sent};
+use super::inflight::{About, Inflight, Sent};
 use super::logged_in::{AckReason, ConnectOptions};
 use super::reply::Watcher;
 use crate::app::{EventSubscription, Sight, Worker, is_event_filter};
@@ -706,6 +706,7 @@ impl Topics {
             released: false,
             qos,
             at: now,
+            about: Some(About::of(&delivery.message)),
             shared: delivery.shared.is_some().then(|| Box::new(delivery)),
         };
         match self.inflight.begin(pkid, sent) {
@@ -717,8 +718,8 @@ impl Topics {
     /// Releases a message with QoS 2 that an earlier connection has delivered.
     fn write_release(&mut self, seq: u64, at: Timestamp, out: &mut Vec<u8>) {
         let (pkid, qos) = (packet_id(seq), QoS::ExactlyOnce);
-        let (bytes, released, shared) = (RELEASE_BYTES, true, None);
-        let sent = Sent::Delivery { seq, bytes, released, qos, at, shared };
+        let (bytes, released) = (RELEASE_BYTES, true);
+        let sent = Sent::Delivery { seq, bytes, released, qos, at, about: None, shared: None };
         if self.inflight.begin(pkid, sent) {
             encode::pubrel(out, self.subscriber.options.version, pkid, reason::SUCCESS);
         }

@@ -1,5 +1,6 @@
 //! What a connection tells of itself when somebody asks: only its task knows.
 
+use base::Timestamp;
 use serde::Serialize;
 
 /// What is known of an MQTT connection beside its session.
@@ -12,8 +13,17 @@ pub struct ConnectionDetails {
     pub subscriptions: Vec<Subscribed>,
     /// Messages with QoS 1 and 2 that are on their way.
     pub in_flight: InFlight,
+    /// The first of those to the client, in the order in which they were sent.
+    pub in_flight_messages: Vec<InFlightMessage>,
     /// Messages that wait for the client in the broker, if somebody has counted them.
     pub waiting: Option<usize>,
+    /// Bytes that they take there, roughly.
+    pub waiting_bytes: Option<usize>,
+    /// The first of them, as far as they are in memory.
+    pub waiting_messages: Vec<WaitingMessage>,
+    /// Where the others are.
+    #[serde(skip)]
+    pub stored: Option<Stored>,
     /// How the session outlives the connection; none: it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept_session: Option<KeptSession>,
@@ -49,6 +59,54 @@ pub struct InFlight {
     /// is none of the broker's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_ms: Option<u64>,
+}
+
+/// A message to the client that is not acknowledged, without its payload.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InFlightMessage {
+    /// Its packet id.
+    pub packet_id: u16,
+    /// The quality of service.
+    pub qos: u8,
+    /// With QoS 2: whether the client has it, and only its release is on its way.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
+    /// What it is about; none of messages of the server's own.
+    #[serde(flatten)]
+    pub about: Option<MessageHead>,
+}
+
+/// A message that waits for the client, without its payload.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingMessage {
+    /// The quality of service.
+    pub qos: u8,
+    /// What it is about.
+    #[serde(flatten)]
+    pub about: MessageHead,
+}
+
+/// Messages of an MQTT session that are in the store only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stored {
+    /// The session's number in the broker.
+    pub session: u64,
+    /// The number of the first of them.
+    pub from: u64,
+}
+
+/// What is shown of a message.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageHead {
+    /// Its topic, of a long one the beginning.
+    pub topic: Box<str>,
+    /// Bytes of its payload.
+    pub bytes: usize,
+    /// When it was sent to the client; of one that waits, when it was published.
+    pub since: Timestamp,
 }
 
 /// Packet ids in use.

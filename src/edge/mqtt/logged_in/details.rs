@@ -5,7 +5,7 @@ use base::{Timestamp, limits};
 use rules::directory::details::{ConnectionDetails, InFlight, KeptSession, Packets, Subscribed};
 
 use super::{LoggedIn, MqttServer, Topics};
-use crate::broker::Subscription;
+use crate::broker::{Delivery, Subscription};
 
 impl LoggedIn {
     /// Whether its subscriptions are being changed.
@@ -21,6 +21,7 @@ impl LoggedIn {
         let mut details = ConnectionDetails {
             in_flight: InFlight { coming, ..InFlight::default() },
             waiting: Some(0),
+            waiting_bytes: Some(0),
             kept_session: (expiry_s > 0).then(kept),
             ..ConnectionDetails::default()
         };
@@ -47,6 +48,10 @@ fn add(topics: &Topics, details: &mut ConnectionDetails, now: Timestamp) {
     });
     let (out, oldest) = topics.inflight.packets();
     details.in_flight.out = out;
+    details.in_flight_messages = topics.inflight.first(limits::MESSAGES_SHOWN_MAX);
     details.in_flight.oldest_ms = oldest.map(|oldest| now.millis_since(oldest));
     details.waiting = session.messages_waiting();
+    details.waiting_bytes = session.bytes_waiting();
+    details.waiting_messages = session.first_waiting(limits::MESSAGES_SHOWN_MAX, Delivery::waiting);
+    details.stored = session.first_stored();
 }

@@ -25,7 +25,14 @@ params! {
              the same login, `subscriptions`, an array of the first 200 with `filter`, `qos`, \
              `noLocal`, `retainAsPublished` and `id`; `inFlight`: packets with `qos1` and `qos2` \
              that are not acknowledged, `out` to the client and `in` from it, and `oldestMs`, since \
-             when the oldest of the broker's is; `waiting`: messages that wait in the broker; \
+             when the oldest of the broker's is; `waiting`: messages that wait in the broker, \
+             `waitingBytes`: what they take there; and to whom `subscriptions` are shown, \
+             `inFlightMessages`: the first 100 to the client that are not acknowledged, with \
+             `packetId`, `qos`, `topic`, `bytes` of payload, `since` and `released`, which says \
+             that with QoS 2 only the release is on its way (those of the server's own have \
+             `packetId` and `qos` only); `waitingMessages`: the first that wait, at most 100, with \
+             `qos`, `topic`, `bytes` and `since`, when they were published; of long topics the \
+             beginning, and of no message its payload; \
              `keptSession`: `expiryS`, null for ever, if it outlives the connection. `*` shows all. \
              By default those that the vendor has.";
         optional ended: bool = "ended",
@@ -34,8 +41,19 @@ params! {
 }
 
 /// The members that only the connection knows, in the order of the reply.
-const OF_CONNECTION: [&str; 5] =
-    ["subscriptionCount", "subscriptions", "inFlight", "waiting", "keptSession"];
+const OF_CONNECTION: [&str; 8] = [
+    "subscriptionCount",
+    "subscriptions",
+    "inFlight",
+    "inFlightMessages",
+    "waiting",
+    "waitingBytes",
+    "waitingMessages",
+    "keptSession",
+];
+
+/// Those that tell of topics.
+const OF_TOPICS: [&str; 3] = ["subscriptions", "inFlightMessages", "waitingMessages"];
 
 /// `session.find`: one session of the current organisation, or one of the caller's own.
 pub(super) fn find(
@@ -57,7 +75,7 @@ pub(super) fn find(
     let wanted: Vec<_> = OF_CONNECTION
         .into_iter()
         .filter(|member| all || shown.names(member))
-        .filter(|member| shows_secrets || *member != "subscriptions")
+        .filter(|member| shows_secrets || !OF_TOPICS.contains(member))
         .collect();
     let starts = (all || shown.names(STARTS)).then(|| starts_of(call, &session));
     let asks = !wanted.is_empty() && session.end().is_none();
@@ -67,7 +85,8 @@ pub(super) fn find(
     }
     let app = call.app.clone();
     Ok(Looked::Later(Later::new(async move {
-        let details = app.connection_details(&session).await;
+        let with_stored = shown.wanted.contains(&"waitingMessages");
+        let details = app.connection_details(&session, with_stored).await;
         let shown = Some(ShownDetails { details, ..shown });
         Ok(After(Found { session, clock, shown }, Effects::default()))
     })))
@@ -122,6 +141,19 @@ impl ShownDetails {
                 }
                 "inFlight" => {
                     json::push_value(object.name(key!("inFlight")), &details.in_flight);
+                }
+                "inFlightMessages" => {
+                    let messages = &details.in_flight_messages;
+                    json::push_value(object.name(key!("inFlightMessages")), messages);
+                }
+                "waitingBytes" => {
+                    if let Some(bytes) = details.waiting_bytes {
+                        object.integer(key!("waitingBytes"), bytes as u64);
+                    }
+                }
+                "waitingMessages" => {
+                    let messages = &details.waiting_messages;
+                    json::push_value(object.name(key!("waitingMessages")), messages);
                 }
                 "waiting" => {
                     if let Some(waiting) = details.waiting {
