@@ -116,6 +116,11 @@ async fn one_session_ends_and_many_that_were_counted() {
 }
 
 #[tokio::test]
+async fn pages_that_are_no_lists_are_live() {
+    passes("parts").await;
+}
+
+#[tokio::test]
 async fn events_are_shown_as_they_happen() {
     passes("events").await;
 }

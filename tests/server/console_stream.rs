@@ -21,6 +21,28 @@ fn in_basic(view: &str) -> String {
 
 /// What the stream says first of some windows, for who shows this session, and the stream.
 async fn windows(server: &TestServer, session_id: &str, views: &[String]) -> (String, TcpStream) {
+    let mut stream = follow(server, session_id, views).await;
+    let is_whole = |text: &str| {
+        let told = text.matches("event: window").count() + text.matches("event: ended").count();
+        told >= views.len() && text.ends_with("\n\n\r\n")
+    };
+    (until(&mut stream, is_whole).await, stream)
+}
+
+/// What the stream says until that is as it is wanted.
+async fn until(stream: &mut TcpStream, is_there: impl Fn(&str) -> bool) -> String {
+    let (mut text, mut bytes) = (String::new(), vec![0; 65536]);
+    while !is_there(&text) {
+        let read = tokio::time::timeout(SOON, stream.read(&mut bytes)).await;
+        let count = read.unwrap_or_else(|_| panic!("no more: {text}")).expect("read");
+        assert!(count > 0, "it ended: {text}");
+        text += &String::from_utf8_lossy(&bytes[..count]);
+    }
+    text
+}
+
+/// The stream of some windows, for who shows this session.
+async fn follow(server: &TestServer, session_id: &str, views: &[String]) -> TcpStream {
     let query = views.iter().map(|view| {
         format!("view={}", form_urlencoded::byte_serialize(view.as_bytes()).collect::<String>())
     });
@@ -29,18 +51,7 @@ async fn windows(server: &TestServer, session_id: &str, views: &[String]) -> (St
     let head =
         format!("GET /events?{query} HTTP/1.1\r\nHost: x\r\nCookie: tr50d={session_id}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.expect("sent");
-    let (mut text, mut bytes) = (String::new(), vec![0; 65536]);
-    let is_whole = |text: &str| {
-        let told = text.matches("event: window").count() + text.matches("event: ended").count();
-        told >= views.len() && text.ends_with("\n\n\r\n")
-    };
-    while !is_whole(&text) {
-        let read = tokio::time::timeout(SOON, stream.read(&mut bytes)).await;
-        let count = read.unwrap_or_else(|_| panic!("no more: {text}")).expect("read");
-        assert!(count > 0, "it ended: {text}");
-        text += &String::from_utf8_lossy(&bytes[..count]);
-    }
-    (text, stream)
+    stream
 }
 
 #[tokio::test]
@@ -80,9 +91,12 @@ async fn a_stream_tells_nobody_of_windows_that_are_not_theirs() {
     assert!(shown.contains(">mower-1<"), "{shown}");
     let mut answers = Vec::new();
     for org in ["basic-org", "york-org", "no-such"] {
-        let views = ["sessions", "things", "events"].map(|screen| format!("/o/{org}/{screen}?"));
+        let screens =
+            ["sessions?", "things?", "events?", "", "strip", "things/mower-1", "things/x/mails/1"];
+        let views = screens.map(|screen| format!("/o/{org}/{screen}"));
         let (text, _stream) = windows(&server, viewer.session_id(), &views).await;
-        assert!(!text.contains("mower-1") && !text.contains("event: window"), "{text}");
+        let told = text.replace("things/mower-1", "");
+        assert!(!told.contains("mower-1") && !text.contains("event: window"), "{text}");
         let (_, body) = text.split_once("\r\n\r\n").expect("a head");
         let mut events: Vec<_> = body.lines().filter(|line| line.starts_with("data: ")).collect();
         events.sort_unstable();
@@ -112,6 +126,10 @@ async fn a_stream_tells_nobody_of_windows_that_are_not_theirs() {
         "/o/basic-org/Sessions",
         "http://x/o/basic-org/sessions",
         "/o/basic-org/access/users?",
+        "/o/basic-org/strip/x",
+        "/o/basic-org/things/",
+        "/o/basic-org/things/mower-1/edit",
+        "/o/basic-org/things/mower-1/mails",
         "\0",
         &long,
         &evil,
@@ -132,8 +150,19 @@ async fn cells_of_the_stream_are_text() {
     let server = TestServer::start();
     let _connected = fill(&server).await;
     let operator = Browser::login(&server, OPERATOR.0, OPERATOR.1).await;
-    let views = ["sessions?state=all", "things", "events", "sessions?query=<img>\"'\n\ndata: x"];
+    let evil: String = form_urlencoded::byte_serialize(EVIL.as_bytes()).collect();
+    let evil = format!("things/{}", evil.replace('+', "%20"));
+    let views = [
+        "sessions?state=all",
+        "things",
+        "events",
+        "sessions?query=<img>\"'\n\ndata: x",
+        "",
+        "strip",
+        &evil,
+    ];
     let (text, _stream) = windows(&server, operator.session_id(), &views.map(in_basic)).await;
+    assert!(!text.contains("event: ended") && !text.contains("csrf"), "{text}");
     let mut cells = 0;
     for line in text.lines() {
         assert!(!line.starts_with("data: x"), "{text}");
@@ -148,4 +177,78 @@ async fn cells_of_the_stream_are_text() {
         }
     }
     assert!(cells > 50 && text.contains(SHOWN), "{cells}: {text}");
+}
+
+/// What the stream says of the parts of a page: its view, and by their names their texts.
+fn parts(text: &str) -> Vec<(String, Value)> {
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    let news = data.map(|data| serde_json::from_str::<Value>(data).expect("JSON"));
+    let named = news.map(|news| (news["view"].as_str().expect("a view").to_owned(), news));
+    named.map(|(view, mut news)| (view, news["cells"].take())).collect()
+}
+
+#[tokio::test]
+async fn parts_of_pages_follow_what_happens() {
+    let server = TestServer::start();
+    let mut mower = Connect::thing(V311, "mower-1").open(&server).await;
+    let operator = Browser::login(&server, OPERATOR.0, OPERATOR.1).await;
+    let thing = "/o/basic-org/things/mower-1";
+    let pages = ["/o/basic-org/", "/o/basic-org/sessions", thing];
+    let views = ["/o/basic-org/", "/o/basic-org/strip", thing];
+    for (page, view) in pages.into_iter().zip(views) {
+        let page = operator.page(page).await;
+        assert!(page.contains(&format!("data-view=\"{view}\"")), "{view}: {page}");
+    }
+    let page = operator.page(thing).await;
+    let mut stream = follow(&server, operator.session_id(), &views.map(str::to_owned)).await;
+    let first = until(&mut stream, |text| text.matches("event: window").count() == 3).await;
+    // The same as on the page, but for what there is one's own of, which is in none.
+    for (view, cells) in parts(&first) {
+        let cells = cells.as_object().expect("parts");
+        assert!(!cells.is_empty() && !first.contains("csrf"), "{view}: {first}");
+        for (name, part) in cells {
+            let part = part["html"].as_str().expect("a text");
+            assert!(html::check(part).is_empty(), "{view}, {name}: {part}");
+            let at = format!("data-part=\"{name}\"");
+            assert!(view != thing || page.contains(&at), "{name}: {page}");
+        }
+    }
+    assert!(first.contains("not connected") || first.contains(">connected<"), "{first}");
+
+    let mut client = server.operator("tcp").await;
+    let publish = json!({"thingKey": "mower-1", "key": "temp", "value": 21.5});
+    tell(&mut client, "property.publish", publish).await;
+    let alarm = json!({"thingKey": "mower-1", "key": "blade", "state": 2, "msg": "stuck"});
+    tell(&mut client, "alarm.publish", alarm).await;
+    let sent = json!({"thingKey": "mower-1", "method": "cut", "ackTimeout": 0});
+    tell(&mut client, "method.exec", sent).await;
+    let shown = until(&mut stream, |text| {
+        ["21.5", "blade", "stuck", ">cut<"].iter().all(|words| text.contains(words))
+    });
+    let shown = shown.await;
+    // Only what has changed.
+    let of_thing = parts(&shown).into_iter().filter(|(view, _)| view == thing);
+    let names: Vec<String> = of_thing
+        .flat_map(|(_, cells)| {
+            cells.as_object().expect("parts").keys().cloned().collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(!names.iter().any(|name| name == "location" || name == "attributes"), "{names:?}");
+
+    mower.shut().await;
+    let left = |text: &str| {
+        let has = |view: &str, words: &str| {
+            parts(text.rsplit_once("\n\n").map_or("", |(whole, _)| whole))
+                .iter()
+                .any(|(of, cells)| of == view && cells.to_string().contains(words))
+        };
+        has(thing, "not connected")
+            && has("/o/basic-org/", "connection lost 1")
+            && has("/o/basic-org/strip", "connection lost 1")
+    };
+    until(&mut stream, left).await;
+
+    // Without it there is nothing to see, which the page that comes says.
+    tell(&mut client, "thing.delete", json!({"key": "mower-1"})).await;
+    until(&mut stream, |text| text.contains("event: ended")).await;
 }

@@ -104,6 +104,11 @@ impl Asked {
         self.now = Timestamp::from_millis(now - now.rem_euclid(HOUR_MS));
     }
 
+    /// The time as it is, where an hour is not enough.
+    pub(super) fn this_moment(&self) -> Timestamp {
+        self.app.clock.shown(self.app.clock.now())
+    }
+
     /// The handle of the session of who asks.
     pub(super) fn own_reference(&self) -> String {
         let session = self.who.as_ref().map(Asker::session);

@@ -38,6 +38,7 @@ pub(super) fn points<'a>(times: impl Iterator<Item = &'a str>, values: &[f64]) -
 pub(super) fn sparkline(label: &str, values: &[Option<f64>]) -> Markup {
     let (width, height) = (96.0, 20.0);
     let scale = Scale::of(values.iter().flatten().copied());
+    let values = coarse(values);
     let step = width / values.len().saturating_sub(1).max(1) as f64;
     let place = |(index, value): (usize, &Option<f64>)| {
         value.map(|value| (index as f64 * step, height - 2.0 - scale.at(value) * (height - 4.0)))
@@ -51,6 +52,22 @@ pub(super) fn sparkline(label: &str, values: &[Option<f64>]) -> Markup {
                 stroke-linecap="round" stroke-linejoin="round" {}
         }
     }
+}
+
+/// The least and the greatest of values that are so close together that nobody could see more of them.
+fn coarse(values: &[Option<f64>]) -> Vec<Option<f64>> {
+    const SEEN: usize = 48;
+    if values.len() <= 2 * SEEN {
+        return values.to_vec();
+    }
+    let chunks = values.chunks(values.len().div_ceil(SEEN));
+    let ends = chunks.flat_map(|chunk| {
+        let known = || chunk.iter().flatten().copied();
+        let (least, greatest) = (known().reduce(f64::min), known().reduce(f64::max));
+        let rises = known().next() < known().last();
+        if rises { [least, greatest] } else { [greatest, least] }
+    });
+    ends.collect()
 }
 
 /// A line over time, with scales. The points are in the order of their times.
@@ -384,6 +401,18 @@ mod tests {
         check(0.0, 0.0, &["-1", "-0.5", "0", "0.5", "1"]);
         check(0.0, 3e9, &["0", "5e8", "1e9", "1.5e9", "2e9", "2.5e9", "3e9"]);
         check(-1.7e308, 1.7e308, &["-1e308", "0", "1e308"]);
+    }
+
+    #[test]
+    fn a_long_course_keeps_its_peaks_and_gaps() {
+        let mut values = vec![Some(1.0); 900];
+        values[500] = Some(9.0);
+        values[700..760].fill(None);
+        let seen = coarse(&values);
+        assert!(seen.len() <= 96, "{}", seen.len());
+        assert_eq!(seen.iter().filter(|value| **value == Some(9.0)).count(), 1);
+        assert!(seen.contains(&None));
+        assert_eq!(coarse(&values[..90]), values[..90]);
     }
 
     #[test]

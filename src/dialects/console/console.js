@@ -1,11 +1,12 @@
-// What is live: windows that follow the stream, dialogs, keys. All else works without it.
+// What is live, dialogs, keys. All else works without it.
 
+const number = (value) => value.toLocaleString("en");
 const $ = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 // What is the same already costs nothing.
 const put = (element, name, value) => element.getAttribute(name) === value || element.setAttribute(name, value);
 
-/* Times: written by the server, kept true here, in the same units. */
+/* Times, as the server writes them, kept true. */
 
 function span(ms) {
   const s = Math.max(0, Math.floor(ms / 1000));
@@ -16,9 +17,7 @@ function span(ms) {
 }
 
 // How far this machine's clock is behind the server's.
-let ahead = 0;
-const said = document.body.dataset.now;
-if (said) ahead = Date.parse(said) - Date.now();
+const ahead = Date.parse(document.body.dataset.now) - Date.now();
 
 function age(time) {
   const text = span(Date.now() + ahead - Date.parse(time.dateTime));
@@ -27,36 +26,47 @@ function age(time) {
 
 const ages = (root) => all("time:not(.clock)", root).forEach(age);
 
-/* Gives an element the content of another. What is there of it stays: a link keeps its focus and is not
-   lost between press and release, and only what differs is laid out anew. */
-
-function become(shown, wanted) {
-  const [old, now] = [shown.childNodes, wanted.childNodes];
-  const isAlike = old.length === now.length
-    && [...now].every((like, index) => like.nodeName === old[index].nodeName);
-  if (!isAlike) {
-    shown.replaceChildren(...now);
-    return ages(shown);
-  }
-  now.forEach((like, index) => {
-    const node = old[index];
-    if (like.nodeType === 3) {
-      if (node.data !== like.data) node.data = like.data;
-      return;
-    }
-    const names = like.getAttributeNames();
-    for (const name of names) put(node, name, like.getAttribute(name));
-    for (const name of node.getAttributeNames()) if (!names.includes(name)) node.removeAttribute(name);
-    if (node.localName !== "time" || node.className) become(node, like);
-    else age(node);
-  });
+const template = document.createElement("template");
+function made(html) {
+  template.innerHTML = html;
+  return template.content;
 }
 
-// For how long a torrent is one, and how many rows are counted.
+/* Gives an element the content of another. What is there stays, with its focus, and what was opened stays open. */
+
+const idOf = (node) => node.dataset?.id;
+
+function become(shown, wanted) {
+  const now = [...wanted.childNodes];
+  const ids = now.map(idOf);
+  for (const node of [...shown.childNodes]) if (!ids.includes(idOf(node))) node.remove();
+  let node = shown.firstChild;
+  for (const like of now) {
+    if (node?.nodeName !== like.nodeName || idOf(node) !== idOf(like)) {
+      shown.insertBefore(like, node);
+      ages(shown);
+      continue;
+    }
+    if (like.nodeType === 3) {
+      if (node.data !== like.data) node.data = like.data;
+    } else {
+      const names = like.getAttributeNames();
+      for (const name of names) put(node, name, like.getAttribute(name));
+      for (const name of node.getAttributeNames()) {
+        if (name !== "open" && !names.includes(name)) node.removeAttribute(name);
+      }
+      if (node.localName !== "time" || node.className) become(node, like);
+      else age(node);
+    }
+    node = node.nextSibling;
+  }
+  while (node) [node] = [node.nextSibling, node.remove()];
+}
+
 const TORRENT_MS = 10000;
 const CAME_MAX = 9999;
 
-/* A live table. While a row has focus, choice, pointer or a dialog, the order stays: values go on. */
+/* A live table. While a row has focus, choice, pointer or a dialog, only values go on. */
 
 class LiveTable {
   constructor(table) {
@@ -67,14 +77,14 @@ class LiveTable {
     this.places = new Map(this.heads.map((cell, index) => [cell.dataset.cell, index]));
     this.rows = new Map(all("tr[data-id]", this.body).map((row) => [row.dataset.id, row]));
     this.first = +(this.body.rows[0]?.getAttribute("aria-rowindex") ?? 2);
-    this.made = document.createElement("template");
     this.totals = all("[data-total]");
+    this.ends = $("[data-own]");
     this.fresh = $("[data-fresh]");
     this.older = $("[data-older]");
     this.kept = +table.dataset.kept || 0;
     this.pending = null;
     this.paused = false;
-    // The server's rows, and those that have come since the list holds.
+    // The server's rows, and those that came since the list holds.
     this.latest = new Set(this.rows.keys());
     this.came = new Set();
     this.isMore = false;
@@ -82,7 +92,7 @@ class LiveTable {
     for (const type of ["pointerleave", "focusout", "change"]) {
       table.addEventListener(type, () => setTimeout(() => this.release()));
     }
-    if (this.fresh) this.fresh.addEventListener("click", () => this.show());
+    this.fresh?.addEventListener("click", () => this.show());
     const pause = $("[data-pause]");
     if (pause) {
       pause.hidden = false;
@@ -127,6 +137,7 @@ class LiveTable {
     for (const id of news.over) this.rows.get(id)?.classList.add("over");
     if (news.total) for (const place of this.totals) place.textContent = news.total;
     if (news.rows) this.table.setAttribute("aria-rowcount", news.rows);
+    if (news.rows > 0 && this.ends) this.ends.textContent = number(news.rows - 1 - this.ends.dataset.own);
     if (news.order) {
       const { order, over } = news;
       // What has left the list comes whole if it comes again.
@@ -152,8 +163,7 @@ class LiveTable {
       const cell = row.cells[this.places.get(name)];
       if (!cell || cell.html === html) continue;
       cell.html = html;
-      this.made.innerHTML = html;
-      become(cell, this.made.content);
+      become(cell, made(html));
     }
   }
 
@@ -161,7 +171,7 @@ class LiveTable {
     if (!this.fresh) return;
     this.fresh.hidden = count === 0;
     const more = this.isMore || count === CAME_MAX ? " or more" : "";
-    const text = count ? `+${count.toLocaleString("en")}${more} new — show` : "";
+    const text = count ? `+${number(count)}${more} new — show` : "";
     if (this.fresh.textContent !== text) this.fresh.textContent = text;
   }
 
@@ -234,45 +244,57 @@ class LiveTable {
   }
 }
 
-const tables = all("table[data-view]").map((table) => new LiveTable(table));
+/* Parts of a page that are no list. */
 
-/* One stream for all tabs: whoever has the lock follows for the others, who say what they show. */
+const liveParts = (place) => ({
+  view: place.dataset.view,
+  release() {},
+  apply({ cells }) {
+    for (const [name, { html }] of Object.entries(cells)) {
+      const part = $(`[data-part=${name}]`, place);
+      if (part) become(part, made(html));
+    }
+  },
+});
+
+const lives = all("[data-view]").map((place) => (place.matches("table") ? new LiveTable(place) : liveParts(place)));
+
+/* One stream for all tabs: whoever has the lock follows for the others. */
 
 const me = Math.random().toString(36).slice(2);
 const channel = new BroadcastChannel("tr50d");
-const views = () => (document.hidden ? [] : tables.map((table) => table.view));
+const views = () => (document.hidden ? [] : lives.map((live) => live.view));
 const others = new Map();
 let source = null, followed = "", leads = false;
 
-// What has come and is not shown. When much comes, all of a second is shown at once, with the times that go on.
+// What has come and is not shown: all of a second at once, with the times that go on.
 let waiting = [];
 let shownAt = 0;
 
 function take(news) {
-  const shown = tables.filter((table) => table.view === news.view || (news.ended && !news.view));
+  const shown = lives.filter((live) => live.view === news.view || (news.ended && !news.view));
   // The page that comes says why it is over.
   if (news.ended && shown.length) return location.reload();
-  for (const table of shown) waiting.push([table, news]);
+  for (const live of shown) waiting.push([live, news]);
   if (Date.now() - shownAt > 1000) show();
 }
 
 function show() {
-  if (!waiting.length) return;
+  // A link that is pressed stays what it is.
+  if (!waiting.length || $("a:active")) return;
   shownAt = Date.now();
-  for (const [table, news] of waiting) table.apply(news);
+  for (const [live, news] of waiting) live.apply(news);
   waiting = [];
 }
 
 function tick() {
   show();
-  for (const table of tables) table.release();
+  for (const live of lives) live.release();
   if (!document.hidden) ages();
 }
 setInterval(tick, 1000);
 
-function say(what) {
-  channel.postMessage({ from: me, ...what });
-}
+const say = (what) => channel.postMessage({ from: me, ...what });
 
 function follow() {
   if (!leads) return;
@@ -300,7 +322,7 @@ function follow() {
   };
 }
 
-// A stream that is refused: if the session is over, the page that comes says so.
+// A stream that is refused: the page that comes says why.
 async function look() {
   const answer = await fetch(location.href, { method: "HEAD", redirect: "manual" }).catch(() => null);
   if (answer?.type === "opaqueredirect") location.reload();
@@ -326,12 +348,9 @@ channel.onmessage = ({ data }) => {
   if (data.who) tell();
 };
 
-function tell() {
-  if (leads) follow();
-  else say({ views: views() });
-}
+const tell = () => (leads ? follow() : say({ views: views() }));
 
-if (tables.length && navigator.locks) {
+if (lives.length && navigator.locks) {
   setInterval(tell, 5000);
   document.addEventListener("visibilitychange", () => { tick(); tell(); });
   addEventListener("pagehide", () => say({ views: [] }));
@@ -342,12 +361,12 @@ if (tables.length && navigator.locks) {
     follow();
     return new Promise(() => {});
   });
-} else if (tables.length) {
+} else if (lives.length) {
   leads = true;
   follow();
 }
 
-// What the browser has kept of a page may be another user's.
+// What the browser has kept may be another user's.
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
 /* Dialogs: the same pages, shown above this one. */
@@ -359,7 +378,7 @@ const NO_ANSWER = `<h1>No answer</h1>
 function makeDialog() {
   const box = document.body.appendChild(document.createElement("dialog"));
   // The focus is back where it was: then a row that has it stays.
-  box.addEventListener("close", () => { for (const table of tables) table.release(); });
+  box.addEventListener("close", () => { for (const live of lives) live.release(); });
   return box;
 }
 
@@ -379,16 +398,12 @@ async function dialog(address, options) {
 document.addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   const link = event.target.closest?.("a");
-  if (link?.hasAttribute("data-close") && link.closest("dialog")) {
-    event.preventDefault();
-    link.closest("dialog").close();
-  } else if (link?.hasAttribute("data-dialog")) {
-    event.preventDefault();
-    dialog(link.href);
-  } else if (link && link.closest("dialog") && link.pathname + link.search === location.pathname + location.search) {
-    event.preventDefault();
-    link.closest("dialog").close();
-  }
+  const box = link?.closest("dialog");
+  const isHere = () => link.pathname + link.search === location.pathname + location.search;
+  if (box && (link.matches("[data-close]") || isHere())) box.close();
+  else if (link?.matches("[data-dialog]")) dialog(link.href);
+  else return;
+  event.preventDefault();
 });
 
 document.addEventListener("submit", (event) => {
@@ -411,35 +426,23 @@ document.addEventListener("submit", (event) => {
   }
 });
 
-/* Parts that are asked for again. */
-
-async function renew(place, address, isWanted = () => true) {
-  const answer = await fetch(address, { headers: { "X-Piece": "1" } }).catch(() => null);
-  if (!answer?.ok || answer.redirected) return;
-  const made = document.createElement("template");
-  made.innerHTML = await answer.text();
-  if (isWanted()) place.replaceWith($("[data-found]", made.content));
-}
+/* What is found while one types. */
 
 let typing = 0;
 document.addEventListener("input", ({ target }) => {
   const form = target.closest("form[data-typed]");
   if (!form) return;
   clearTimeout(typing);
-  typing = setTimeout(() => {
+  typing = setTimeout(async () => {
     const words = target.value;
+    const asked = fetch(`${form.action}?${new URLSearchParams(new FormData(form))}`, { headers: { "X-Piece": "1" } });
+    const answer = await asked.catch(() => null);
+    if (!answer?.ok || answer.redirected) return;
+    const found = $("[data-found]", made(await answer.text()));
     // A later one may be quicker.
-    renew(form.nextElementSibling, `${form.action}?${new URLSearchParams(new FormData(form))}`, () => words === target.value);
+    if (words === target.value) form.nextElementSibling.replaceWith(found);
   }, 150);
 });
-
-// Not for ever: who has gone away is logged out after a while.
-let looks = 0;
-setInterval(() => {
-  const place = $("[data-again]");
-  if (!place || document.hidden || looks++ > 150) return;
-  renew(place, location.href, () => !place.matches(":active, :focus-within"));
-}, 2000);
 
 /* Keys. */
 

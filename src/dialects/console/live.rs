@@ -16,15 +16,12 @@ use tokio_util::sync::CancellationToken;
 use super::asked::{Asked, InOrg};
 use super::form::Fields;
 use super::respond::Refused;
-use super::shared_windows::{Age, CHANGING_FOR, Looker, Shared, WHOLE_FOR, Windows};
+use super::shared_windows::{Age, CHANGING_FOR, Looker, PARTS_FOR, Shared, WHOLE_FOR, Windows};
 use super::window::Window;
-use super::{cookie, events, me, sessions, things};
+use super::{asked, cookie, events, me, overview, sessions, thing, things};
 use crate::app::{App, EventReaderPlace, SIGN_OF_LIFE, Viewer};
 use crate::events::Listener;
 use crate::tr50::asker::Asker;
-
-/// The screens with a window.
-const SCREENS: [&str; 3] = ["sessions", "events", "things"];
 
 /// The page of one's own sessions, which is in no organisation.
 pub(super) const OWN: &str = "/me";
@@ -50,13 +47,26 @@ pub struct Watching {
     place: EventReaderPlace,
 }
 
+/// The screens with a window.
+enum Screen {
+    Sessions,
+    Events,
+    Things,
+    Own,
+    Overview,
+    /// What is above the list of sessions.
+    Strip,
+    Thing(String),
+    Mail(String, String),
+}
+
 /// A window that somebody looks at.
 struct View {
     address: String,
     asked: Asked,
     /// Of the organisation; none of what is one's own.
     slug: Option<String>,
-    screen: &'static str,
+    screen: Screen,
     /// A window is good for at least so long.
     least: Duration,
     shared: Option<Arc<Shared>>,
@@ -73,19 +83,20 @@ impl View {
         let (slug, screen) = match path.strip_prefix("/o/") {
             Some(path) => {
                 let (slug, screen) = path.split_once('/')?;
-                (Some(slug.to_owned()), SCREENS.into_iter().find(|known| *known == screen)?)
+                (Some(slug.to_owned()), Screen::at(screen)?)
             }
-            None => (None, (path == OWN).then_some(OWN)?),
+            None => (None, (path == OWN).then_some(Screen::Own)?),
         };
         let query = Fields::read(query.as_bytes());
         let is_plain = query.iter().all(|(name, _)| PLAIN.contains(&name));
+        let least = screen.least(is_plain);
         let asked = Asked::of_view(asker.clone(), path.to_owned(), query, conn);
         Some(Self {
             address: address.to_owned(),
             asked,
             slug,
             screen,
-            least: if is_plain { WHOLE_FOR } else { CHANGING_FOR },
+            least,
             shared: None,
             since: Instant::now(),
             seen: None,
@@ -118,7 +129,7 @@ impl View {
         });
         let (seen, since) = (self.seen.as_ref(), self.since);
         let looker = Looker { address: &self.address, seen, own: &own, since };
-        let make = async || window(&in_org, self.screen).await;
+        let make = async || self.screen.window(&in_org).await;
         let looked = shared.look(looker, self.least, make).await?;
         (self.seen, self.age) = (Some(looked.window), Some(looked.age));
         self.shared = Some(shared);
@@ -126,13 +137,46 @@ impl View {
     }
 }
 
-/// The window of a screen; the query is that of the request.
-async fn window(asked: &InOrg<'_>, screen: &str) -> Result<Window, Refused> {
-    match screen {
-        "sessions" => sessions::window(asked, &asked.query).await,
-        "events" => events::window(asked, &asked.query).await,
-        OWN => me::window(asked).await,
-        _ => things::window(asked, &asked.query).await,
+impl Screen {
+    /// That of a path within an organisation.
+    fn at(path: &str) -> Option<Self> {
+        let segments: Vec<&str> = path.split('/').collect();
+        Some(match segments.as_slice() {
+            [""] => Self::Overview,
+            [overview::STRIP] => Self::Strip,
+            ["sessions"] => Self::Sessions,
+            ["events"] => Self::Events,
+            ["things"] => Self::Things,
+            ["things", key] if !key.is_empty() => Self::Thing(things::key_of(key)),
+            ["things", key, "mails", id] => Self::Mail(things::key_of(key), asked::decoded(id)),
+            _ => return None,
+        })
+    }
+
+    /// For how long a window of it is good at least; `is_plain`: of a whole list.
+    fn least(&self, is_plain: bool) -> Duration {
+        match self {
+            Self::Overview | Self::Strip | Self::Thing(_) => PARTS_FOR,
+            // Somebody waits for the answer.
+            Self::Mail(..) => CHANGING_FOR,
+            _ if is_plain => WHOLE_FOR,
+            _ => CHANGING_FOR,
+        }
+    }
+
+    /// Its window; the query is that of the request.
+    async fn window(&self, asked: &InOrg<'_>) -> Result<Window, Refused> {
+        let parts = match self {
+            Self::Sessions => return sessions::window(asked, &asked.query).await,
+            Self::Events => return events::window(asked, &asked.query).await,
+            Self::Things => return things::window(asked, &asked.query).await,
+            Self::Own => return me::window(asked).await,
+            Self::Overview => overview::parts(asked).await?,
+            Self::Strip => overview::strip_parts(asked).await?,
+            Self::Thing(key) => thing::parts(asked, key).await?,
+            Self::Mail(key, id) => thing::mail(asked, key, id).await?,
+        };
+        Ok(parts.into_window())
     }
 }
 

@@ -201,7 +201,7 @@ pub(super) async fn by_cause(asked: &InOrg<'_>) -> Result<Markup, base::Failure>
     let groups: Groups = asked.ask("login.failures", &params).await?;
     Ok(html! {
         p class="counts" { @for group in &groups.result { @if let Some(cause) = &group.cause {
-            a href=(asked.to(&format!("logins?cause={cause}"))) {
+            a data-id=(cause) href=(asked.to(&format!("logins?cause={cause}"))) {
                 (cause.replace('_', " ")) " " (number(group.count))
             } " "
         } } }

@@ -29,6 +29,7 @@ mod logins;
 mod me;
 mod orgs;
 mod overview;
+mod parts;
 mod perms;
 mod qr;
 mod respond;

@@ -10,6 +10,7 @@ use super::asked::InOrg;
 use super::chart::{self, Point};
 use super::form::Params;
 use super::layout::{self, Screen, badge, facts, number};
+use super::parts::Parts;
 use super::respond::{Refused, see};
 use super::time::{ago, clock, exact};
 use super::{Answer, logins};
@@ -17,7 +18,7 @@ use super::{Answer, logins};
 mod minutes;
 mod strip;
 
-pub(super) use strip::strip;
+pub(super) use strip::{STRIP, strip, strip_parts};
 
 /// Seconds of the ring that are shown.
 const SECONDS: u64 = 900;
@@ -106,24 +107,46 @@ struct Certificate {
 
 /// The screen.
 pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
-    let parts = ["session.list", "usage.connection.history", "login.failures", "stats.series"];
-    if !parts.iter().any(|permission| asked.may(permission)) {
+    if !may(asked) {
         return Ok(see(&layout::first(asked)));
     }
     let body = html! {
-        h1 { "Overview" }
-        @if asked.may("session.list") { (sessions(asked).await?) }
-        @if asked.may("usage.connection.history") { (history(asked).await?) }
-        @if asked.may("login.failures") { (refusals(asked).await?) }
-        (server(asked).await?)
+        h1 { "Overview " span class="badge" data-live {} }
+        div data-view=[Parts::view(&asked.to(""))] { (parts(asked).await?.all()) }
     };
     Ok(layout::page(asked, Screen::Overview, "Overview", &body))
+}
+
+/// Whether there is something to see.
+fn may(asked: &InOrg<'_>) -> bool {
+    let parts = ["session.list", "usage.connection.history", "login.failures", "stats.series"];
+    parts.iter().any(|permission| asked.may(permission))
+}
+
+/// All of it, which is live.
+pub(super) async fn parts(asked: &InOrg<'_>) -> Result<Parts, Refused> {
+    if !may(asked) {
+        return Err(Refused::NotFound);
+    }
+    let mut parts = Parts::default();
+    if asked.may("session.list") {
+        parts.add("sessions", sessions(asked).await?);
+        parts.add("minutes", minutes::of_org(asked).await?);
+    }
+    if asked.may("usage.connection.history") {
+        parts.add("history", history(asked).await?);
+    }
+    if asked.may("login.failures") {
+        parts.add("refusals", refusals(asked).await?);
+    }
+    server(asked, &mut parts).await;
+    Ok(parts)
 }
 
 async fn sessions(asked: &InOrg<'_>) -> Result<Markup, Refused> {
     let by_protocol = Params::default().with("groupBy", "protocol");
     let live: Groups = asked.ask("session.list", &by_protocol).await?;
-    let since = asked.now.as_millis() - 3_600_000;
+    let since = asked.this_moment().as_millis() - 3_600_000;
     let by_reason = Params::default()
         .with("groupBy", "reason")
         .with("endedAfter", Timestamp::from_millis(since).to_string());
@@ -134,19 +157,18 @@ async fn sessions(asked: &InOrg<'_>) -> Result<Markup, Refused> {
         h2 { a href=(asked.to("sessions")) { (number(total)) @if total == 1 { " session" } @else { " sessions" } } }
         p class="counts" {
             @for group in &live.result { @if let Some(protocol) = &group.protocol {
-                a href=(link(&format!("protocol={protocol}"))) { (protocol) " " (number(group.count)) } " "
+                a data-id=(protocol) href=(link(&format!("protocol={protocol}"))) { (protocol) " " (number(group.count)) } " "
             } }
         }
         h3 { "Ended in the last hour" }
         @if ended.result.is_empty() { p class="hint" { "None." } }
         p class="counts" {
             @for group in &ended.result { @if let Some(reason) = &group.reason {
-                a href=(link(&format!("state=ended&endReason={reason}"))) {
+                a data-id=(reason) href=(link(&format!("state=ended&endReason={reason}"))) {
                     (reason.replace('_', " ")) " " (number(group.count))
                 } " "
             } }
         }
-        (minutes::of_org(asked).await?)
     })
 }
 
@@ -188,17 +210,30 @@ async fn refusals(asked: &InOrg<'_>) -> Result<Markup, Refused> {
 }
 
 /// What is of the whole server: for those who may see it.
-async fn server(asked: &InOrg<'_>) -> Result<Markup, Refused> {
+async fn server(asked: &InOrg<'_>, parts: &mut Parts) {
+    // Asked for again and again, a refusal would fill the log.
+    if !asked.sees_server() {
+        return;
+    }
     let params = Params::default().with("seconds", SECONDS);
     let series: Result<Series, _> = asked.ask("stats.series", &params).await;
-    let Ok(series) = series else { return Ok(Markup::default()) };
-    let status: Result<Status, _> = asked.ask("server.status", &Params::default()).await;
-    Ok(html! {
-        h2 { "Server" }
-        (figures(&series))
-        (minutes::of_server(&series.series))
-        @if let Ok(status) = status { (state(asked, &status)) }
-    })
+    let Ok(series) = series else { return };
+    parts.add("figures", html! { h2 { "Server" } (figures(&series)) });
+    parts.add("course", course(&series));
+    parts.add("ends", minutes::of_server(&series.series));
+    if let Some(status) = status(asked).await {
+        parts.add("state", state(asked, &status));
+        parts.add("limits", limits(&status));
+        parts.add("counts", counts(&status));
+    }
+}
+
+/// How the server is, for who may know.
+async fn status(asked: &InOrg<'_>) -> Option<Status> {
+    if !asked.may("server.status") {
+        return None;
+    }
+    asked.ask("server.status", &Params::default()).await.ok()
 }
 
 fn figures(series: &Series) -> Markup {
@@ -228,7 +263,12 @@ fn figures(series: &Series) -> Markup {
                 }
             } } }
         }
-        @if let Some(values) = one("commands") {
+    }
+}
+
+fn course(series: &Series) -> Markup {
+    html! {
+        @if let Some(values) = series.series.get("commands") {
             @let points: Vec<Point> = series.ts.iter().zip(values).filter_map(|(ts, value)| {
                 Some(Point { at_ms: Timestamp::parse(ts)?.as_millis(), value: (*value)? })
             }).collect();
@@ -239,12 +279,6 @@ fn figures(series: &Series) -> Markup {
 }
 
 fn state(asked: &InOrg<'_>, status: &Status) -> Markup {
-    let used = |pool: &&PoolUse| pool.limit > 0 && (pool.used > 0 || pool.refused > 0);
-    let mut pools: Vec<&PoolUse> = status.pools.iter().filter(used).collect();
-    let unused = status.pools.iter().filter(|pool| !used(pool));
-    let unused: Vec<String> = unused.map(|pool| pool.name.replace('_', " ")).collect();
-    let part = |pool: &PoolUse| pool.used as f64 / pool.limit as f64;
-    pools.sort_by(|a, b| part(b).total_cmp(&part(a)));
     let stored: u64 = status.store.bytes.values().sum();
     html! {
         (facts(&[
@@ -265,6 +299,17 @@ fn state(asked: &InOrg<'_>, status: &Status) -> Markup {
         @for certificate in &status.certificates {
             p { "Certificate " code { (certificate.key) } " ends " (exact(&certificate.not_after)) (near(asked, certificate)) }
         }
+    }
+}
+
+fn limits(status: &Status) -> Markup {
+    let used = |pool: &&PoolUse| pool.limit > 0 && (pool.used > 0 || pool.refused > 0);
+    let mut pools: Vec<&PoolUse> = status.pools.iter().filter(used).collect();
+    let unused = status.pools.iter().filter(|pool| !used(pool));
+    let unused: Vec<String> = unused.map(|pool| pool.name.replace('_', " ")).collect();
+    let part = |pool: &PoolUse| pool.used as f64 / pool.limit as f64;
+    pools.sort_by(|a, b| part(b).total_cmp(&part(a)));
+    html! {
         h3 { "Limits" }
         div class="scroll" tabindex="0" role="group" aria-label="Limits and what is used of them" { table class="figures" {
             caption class="hidden" { "Limits and what is used of them" }
@@ -272,7 +317,7 @@ fn state(asked: &InOrg<'_>, status: &Status) -> Markup {
                 th scope="col" { "Limit" } th scope="col" { "Used" } th scope="col" { "Of" }
                 th scope="col" { "Part" } th scope="col" { "Refused" }
             } }
-            tbody { @for pool in pools { tr {
+            tbody { @for pool in pools { tr data-id=(pool.name) {
                 td { (pool.name.replace('_', " ")) }
                 td { (number(pool.used)) }
                 td { (number(pool.limit)) " " (pool.unit) }
@@ -282,6 +327,11 @@ fn state(asked: &InOrg<'_>, status: &Status) -> Markup {
             } } }
         } }
         p class="hint" { "Nothing is used of: " (unused.join(", ")) "." }
+    }
+}
+
+fn counts(status: &Status) -> Markup {
+    html! {
         h3 { "Since the start" }
         (facts(&[
             ("Sessions that ended", counted(&status.session_ends)),

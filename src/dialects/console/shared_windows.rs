@@ -26,6 +26,15 @@ pub(super) const CHANGING_FOR: Duration = Duration::from_secs(1);
 /// The same if most rows are others each time, faster than anybody reads.
 const TORRENT_FOR: Duration = Duration::from_secs(4);
 
+/// How long parts of a page are good, which take several commands.
+pub(super) const PARTS_FOR: Duration = Duration::from_secs(4);
+
+/// They rest for so many times as long as they take: a viewer costs a thousandth of a core at most.
+const REST: u32 = 1000;
+
+/// But they are good for no longer than this, however busy the server is.
+const RESTS_FOR: Duration = Duration::from_secs(12);
+
 /// Differences that are kept of a window: most viewers have seen the one before it.
 const NEWS_KEPT: usize = 4;
 
@@ -141,6 +150,7 @@ impl Shared {
         if !made.as_ref().is_some_and(|made| made.is_good_for(&looker)) {
             let at = Instant::now();
             let window = make().await?;
+            let least = rested(least, at.elapsed());
             *made = Some(Made::next(made.take(), at, least, window));
         }
         // It was made above if it was not there.
@@ -204,6 +214,11 @@ impl Made {
         }
         news
     }
+}
+
+/// For how long a window is good that took so long.
+fn rested(least: Duration, took: Duration) -> Duration {
+    if least < PARTS_FOR { least } else { (took * REST).clamp(least, RESTS_FOR) }
 }
 
 /// Whether more than half of the rows were not there before.
@@ -355,6 +370,13 @@ mod tests {
         let mut second = made(Some(first), &[("a", "2"), ("b", "1")]);
         let (_, own) = since(&mut second, Some(&seen), "a");
         assert!(!own.contains("you") && second.news.len() == 1, "{own}");
+    }
+
+    #[test]
+    fn parts_that_take_long_are_made_less_often() {
+        let took = |ms| rested(PARTS_FOR, Duration::from_millis(ms)).as_secs();
+        assert_eq!([0, 1, 4, 7, 12, 9000].map(took), [4, 4, 4, 7, 12, 12]);
+        assert_eq!(rested(WHOLE_FOR, Duration::from_secs(9)), WHOLE_FOR);
     }
 
     #[test]

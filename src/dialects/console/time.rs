@@ -25,6 +25,12 @@ pub(super) fn exact(text: &str) -> String {
     format!("{whole} UTC")
 }
 
+/// How long it was from one time of a reply to another.
+pub(super) fn lasted(from: &str, to: &str) -> String {
+    let both = Timestamp::parse(from).zip(Timestamp::parse(to));
+    both.map_or(String::new(), |(from, to)| span(to.as_millis() - from.as_millis()))
+}
+
 /// So many milliseconds in the largest unit that fits, as `console.js` writes them too.
 pub(super) fn span(ms: i64) -> String {
     let seconds = (ms / 1000).max(0);

@@ -18,6 +18,8 @@ const MINUTES: usize = 15;
 
 const MINUTE_MS: i64 = 60_000;
 
+const STEP_MS: i64 = 10_000;
+
 /// Sessions that are counted at most, the last ones: a page is to come soon.
 const COUNTED_MAX: usize = 5000;
 
@@ -84,9 +86,12 @@ async fn counted(asked: &InOrg<'_>, from: Timestamp) -> Result<Counted, Refused>
     Ok(Counted { connects, by_reason, cut: is_cut.then_some(most) })
 }
 
-/// The first of the minutes that are shown.
+/// The first of the minutes that are shown. It moves by steps, so that what is live stays the same
+/// while nothing happens.
 fn begin(asked: &InOrg<'_>) -> Timestamp {
-    Timestamp::from_millis(asked.now.as_millis() - MINUTES as i64 * MINUTE_MS)
+    let now = asked.this_moment().as_millis();
+    let end = now + STEP_MS - now.rem_euclid(STEP_MS);
+    Timestamp::from_millis(end - MINUTES as i64 * MINUTE_MS)
 }
 
 /// The line of those that connected.
@@ -125,9 +130,7 @@ pub(super) async fn of_org(asked: &InOrg<'_>) -> Result<Markup, Refused> {
 }
 
 /// The same in short: connects, and ends by the reason that most have.
-pub(super) async fn in_short(
-    asked: &InOrg<'_>,
-) -> Result<[(&'static str, Option<Markup>); 2], Refused> {
+pub(super) async fn in_short(asked: &InOrg<'_>) -> Result<[Markup; 2], Refused> {
     let from = begin(asked);
     let counted = counted(asked, from).await?;
     let since = in_address(from);
@@ -144,10 +147,7 @@ pub(super) async fn in_short(
         let name = format!("{} ", reason.replace('_', " "));
         short(&ended_line(asked, &since, reason, *counts), &name)
     });
-    Ok([
-        ("Connects in 15 minutes", Some(short(&connected(asked, &since, counted.connects), ""))),
-        ("Ended in 15 minutes, mostly", Some(ends)),
-    ])
+    Ok([short(&connected(asked, &since, counted.connects), ""), ends])
 }
 
 fn count(counts: &mut Counts, from: Timestamp, at: &str) {
@@ -201,7 +201,7 @@ fn table(caption: &str, lines: impl Iterator<Item = Line>) -> Markup {
                 th scope="col" { "In a minute at most" }
                 th scope="col" { "Course" }
             } }
-            tbody { @for line in lines { tr {
+            tbody { @for line in lines { tr data-id=(line.name) {
                 th scope="row" {
                     @match &line.path {
                         Some(path) => a href=(path) { (line.name) },

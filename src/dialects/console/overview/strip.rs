@@ -2,27 +2,50 @@
 
 use maud::{Markup, html};
 
-use super::{Groups, Series, Status, minutes};
+use super::{Groups, Series, minutes, status};
 use crate::dialects::console::asked::InOrg;
 use crate::dialects::console::chart;
 use crate::dialects::console::form::Params;
-use crate::dialects::console::layout::{facts, number};
+use crate::dialects::console::layout::number;
+use crate::dialects::console::parts::Parts;
 use crate::dialects::console::respond::Refused;
 
 /// Seconds of the ring that are shown.
 const SECONDS: u64 = 60;
 
+/// Where the stream has them, in an organisation.
+pub(in crate::dialects::console) const STRIP: &str = "strip";
+
 /// The figures in short.
 pub(in crate::dialects::console) async fn strip(asked: &InOrg<'_>) -> Result<Markup, Refused> {
+    let parts = strip_parts(asked).await?;
+    let view = asked.to(STRIP);
+    Ok(html! {
+        section class="strip" aria-label="In short" data-view=[Parts::view(&view)] {
+            dl class="facts" { (parts.all()) }
+        }
+    })
+}
+
+/// Each of them, which are live.
+pub(in crate::dialects::console) async fn strip_parts(asked: &InOrg<'_>) -> Result<Parts, Refused> {
     let by_protocol = Params::default().with("groupBy", "protocol");
     let live: Groups = asked.ask("session.list", &by_protocol).await?;
+    let mut parts = Parts::default();
+    let mut add = |name, title: &str, value: &Markup| {
+        parts.add(name, html! { dt { (title) } dd { (value) } });
+    };
+    add("connected", "Connected", &connected(asked, &live));
     let [connects, ends] = minutes::in_short(asked).await?;
-    let mut shown = vec![("Connected", Some(connected(asked, &live))), connects, ends];
+    add("connects", "Connects in 15 minutes", &connects);
+    add("ends", "Ended in 15 minutes, mostly", &ends);
     if asked.may("login.failures") {
-        shown.push(("Refused logins in a day", Some(refused(asked).await?)));
+        add("refused", "Refused logins in a day", &refused(asked).await?);
     }
-    shown.extend(server(asked).await);
-    Ok(html! { section class="strip" aria-label="In short" { (facts(&shown)) } })
+    for (name, title, value) in server(asked).await {
+        add(name, title, &value);
+    }
+    Ok(parts)
 }
 
 fn connected(asked: &InOrg<'_>, live: &Groups) -> Markup {
@@ -30,7 +53,7 @@ fn connected(asked: &InOrg<'_>, live: &Groups) -> Markup {
     html! {
         b { (number(total)) }
         @for group in &live.result { @if let Some(protocol) = &group.protocol {
-            " · " a href=(asked.to(&format!("sessions?protocol={protocol}"))) {
+            " · " a data-id=(protocol) href=(asked.to(&format!("sessions?protocol={protocol}"))) {
                 (protocol) " " (number(group.count))
             }
         } }
@@ -48,13 +71,13 @@ async fn refused(asked: &InOrg<'_>) -> Result<Markup, Refused> {
 }
 
 /// Those of the whole server, for who may see them.
-async fn server(asked: &InOrg<'_>) -> Vec<(&'static str, Option<Markup>)> {
+async fn server(asked: &InOrg<'_>) -> Vec<(&'static str, &'static str, Markup)> {
     if !asked.sees_server() {
         return Vec::new();
     }
     let params = Params::default().with("seconds", SECONDS);
     let series: Result<Series, _> = asked.ask("stats.series", &params).await;
-    let status: Result<Status, _> = asked.ask("server.status", &Params::default()).await;
+    let status = status(asked).await;
     let figure = |name: &str, title: &str, unit: &str| {
         let values = series.as_ref().ok()?.series.get(name)?;
         let last = values.iter().rev().flatten().next();
@@ -65,12 +88,21 @@ async fn server(asked: &InOrg<'_>) -> Vec<(&'static str, Option<Markup>)> {
             }
         })
     };
-    let status = status.as_ref().ok();
+    let status = status.as_ref();
     let count = |count: u64| html! { (number(count)) };
-    vec![
-        ("Commands a second", figure("commands", "Commands a second, the last minute", "")),
-        ("99 of 100 take at most", figure("commandP99Ms", "Milliseconds, the last minute", " ms")),
-        ("Waiting for the store", status.map(|status| count(status.store.queue))),
-        ("Mails that wait", status.map(|status| count(status.mails))),
-    ]
+    let shown = [
+        (
+            "commands",
+            "Commands a second",
+            figure("commands", "Commands a second, the last minute", ""),
+        ),
+        (
+            "p99",
+            "99 of 100 take at most",
+            figure("commandP99Ms", "Milliseconds, the last minute", " ms"),
+        ),
+        ("queue", "Waiting for the store", status.map(|status| count(status.store.queue))),
+        ("mails", "Mails that wait", status.map(|status| count(status.mails))),
+    ];
+    shown.into_iter().filter_map(|(name, title, value)| Some((name, title, value?))).collect()
 }

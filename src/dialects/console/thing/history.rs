@@ -4,7 +4,8 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Number;
 
-use super::{alarm_state, back, defined, definition, long, of, part, table};
+use super::values::{alarm_state, defined};
+use super::{back, definition, long, of, part, table};
 use crate::dialects::console::Answer;
 use crate::dialects::console::asked::InOrg;
 use crate::dialects::console::chart;

@@ -7,11 +7,12 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::acts::need;
-use super::{Definition, back, definition, long, of, part as said, see, table};
+use super::{Definition, back, definition, live_table, long, of, part as said, see, table};
 use crate::dialects::console::Answer;
 use crate::dialects::console::asked::{InOrg, segment};
 use crate::dialects::console::form::Params;
 use crate::dialects::console::layout::{self, Screen, badge, csrf, facts};
+use crate::dialects::console::parts::Parts;
 use crate::dialects::console::respond::Refused;
 use crate::dialects::console::sessions::Listed;
 use crate::dialects::console::things::path_of;
@@ -82,7 +83,7 @@ pub(super) async fn part(asked: &InOrg<'_>, key: &str, limit: u64) -> Result<Mar
     let Some(listed) = listed else { return Ok(html! {}) };
     let row = |mail: &Mail| {
         let path = path_of(asked, key, &format!("mails/{}", segment(&mail.id)));
-        vec![
+        let cells = vec![
             html! {
                 @if asked.may("mailbox.find") { a href=(path) { bdi { (mail.what()) } } }
                 @else { bdi { (mail.what()) } }
@@ -93,7 +94,8 @@ pub(super) async fn part(asked: &InOrg<'_>, key: &str, limit: u64) -> Result<Mar
             html! { @if let Some(until) = mail.expires.as_ref().filter(|_| !mail.is_done()) {
                 (clock(until, asked.now))
             } },
-        ]
+        ];
+        (mail.id.clone(), cells)
     };
     let rows: Vec<_> = listed.result.iter().map(row).collect();
     let more = listed.count.is_none_or(|count| count > limit) && limit < MANY;
@@ -101,7 +103,7 @@ pub(super) async fn part(asked: &InOrg<'_>, key: &str, limit: u64) -> Result<Mar
         h2 { "Mailbox" }
         @if rows.is_empty() { p class="hint" { "Nothing waits for it, and nothing is remembered." } }
         @else {
-            (table("Mailbox", &["What", "State", "Age", "From", "Waits until"], &rows))
+            (live_table("Mailbox", &["What", "State", "Age", "From", "Waits until"], &rows))
             @if more { p { a href=(path_of(asked, key, "mails")) { "More mails" } } }
         }
     })
@@ -120,23 +122,51 @@ pub(super) async fn list(asked: &InOrg<'_>, key: &str) -> Answer {
 
 /// One mail, until its answer is there.
 pub(super) async fn page(asked: &InOrg<'_>, key: &str, id: &str) -> Answer {
+    let mail = find(asked, key, id).await?;
+    let view = if mail.is_done() { None } else { Parts::view(&asked.path) };
+    let body = html! {
+        div data-view=[view] { div data-part="mail" { (known(asked, &mail)) } }
+        @if !mail.is_done() && asked.may("mailbox.purge") {
+            form method="post" action=(path_of(asked, key, &format!("mails/{}/purge", segment(id)))) {
+                (csrf(asked))
+                p class="buttons" { button type="submit" { "Take it back" } }
+            }
+        }
+        (back(asked, key))
+    };
+    Ok(layout::page(asked, Screen::Things, mail.what(), &body))
+}
+
+/// What of that page is live.
+pub(in crate::dialects::console) async fn part_of(
+    asked: &InOrg<'_>,
+    key: &str,
+    id: &str,
+) -> Result<Parts, Refused> {
+    let mut parts = Parts::default();
+    parts.add("mail", known(asked, &find(asked, key, id).await?));
+    Ok(parts)
+}
+
+async fn find(asked: &InOrg<'_>, key: &str, id: &str) -> Result<Mail, Refused> {
     let mail: Mail = asked.ask("mailbox.find", &Params::default().with("id", id)).await?;
     // A mail of another thing is nothing at this address.
-    if mail.thing_key != key {
-        return Err(Refused::NotFound);
-    }
+    if mail.thing_key == key { Ok(mail) } else { Err(Refused::NotFound) }
+}
+
+fn known(asked: &InOrg<'_>, mail: &Mail) -> Markup {
     let text = |text: &str| html! { bdi { (text) } };
     let steps = mail.history.iter().map(|step| {
         let msg = step.msg.as_deref().unwrap_or_default();
         vec![clock(&step.ts, asked.now), status(&step.status), long(msg)]
     });
     let steps: Vec<_> = steps.collect();
-    let known = html! {
+    html! {
         h1 { bdi { (mail.what()) } " " (status(&mail.status)) }
         @if !mail.is_done() {
             p {
                 "The thing has not answered yet. "
-                a href=(path_of(asked, key, &format!("mails/{}", segment(id)))) { "Look again" }
+                a href=(asked.path) { "Look again" }
             }
         }
         (facts(&[
@@ -155,19 +185,7 @@ pub(super) async fn page(asked: &InOrg<'_>, key: &str, id: &str) -> Answer {
             h2 { "What became of it" }
             (table("What became of it", &["Time", "State", "Message"], &steps))
         }
-    };
-    let body = html! {
-        // With the script it is asked for again until there is an answer.
-        div data-found data-again[!mail.is_done()] { (known) }
-        @if !mail.is_done() && asked.may("mailbox.purge") {
-            form method="post" action=(path_of(asked, key, &format!("mails/{}/purge", segment(id)))) {
-                (csrf(asked))
-                p class="buttons" { button type="submit" { "Take it back" } }
-            }
-        }
-        (back(asked, key))
-    };
-    Ok(layout::page(asked, Screen::Things, mail.what(), &body))
+    }
 }
 
 fn json(value: &Value) -> Markup {
