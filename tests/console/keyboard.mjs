@@ -94,7 +94,7 @@ script(async () => {
   );
   await goTo(page, "a", /^End all/);
   await lists(page, ["key-2", "key-3"]);
-  assert.match((await focused(page)).text, /^End all 2 sessions /);
+  assert.match((await focused(page)).text, /^End all 2 that match/);
   await page.keyboard.press("Enter");
   await page.getByRole("dialog").waitFor();
   await until("the focus is inside", isInside);

@@ -17,7 +17,7 @@ script(async () => {
   await isLive(filtered);
   const counts = async (count) => {
     await page.getByRole("navigation", { name: "Pages" }).getByText(`${count} sessions`).waitFor();
-    await page.getByRole("link", { name: `End all ${count} sessions` }).waitFor();
+    await page.getByRole("link", { name: `End all ${count} that match` }).waitFor();
     await page.locator(`table[aria-rowcount="${count + 1}"]`).waitFor();
   };
   const isSame = () => page.evaluate(() => window.isSame);

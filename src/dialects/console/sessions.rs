@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::asked::InOrg;
 use super::form::{Fields, Params};
-use super::layout::{self, Screen, input, select};
+use super::layout::{self, Screen, input, number, select};
 use super::respond::Refused;
 use super::window::{PAGE, Row, Window};
 use super::{Answer, overview, views};
@@ -264,13 +264,47 @@ pub(super) async fn page(asked: &InOrg<'_>) -> Answer {
         @if asked.may_end_sessions() && !is_as_of && asked.query.get("state") != Some("ended") {
             form id="chosen" class="many" action=(asked.to("sessions/end")) {
                 button type="submit" { "End those chosen…" }
-                a class="button" href=(many) data-dialog {
-                    "End all " span data-total { (window.count()) } " that match…"
-                }
+                a class="button" href=(many) data-dialog { (how_many(asked, &window).await?) " that match…" }
             }
         }
     };
     Ok(layout::page(asked, Screen::Sessions, "Sessions", &body))
+}
+
+/// What the way to the end of all says. Of a list with ended ones nobody has counted those that live;
+/// else the number is that of `session.end`, which leaves out one's own session.
+async fn how_many(asked: &InOrg<'_>, window: &Window) -> Result<Markup, Refused> {
+    if asked.query.get("state").is_some() || window.is_at_least {
+        return Ok(html! { "End all live ones" });
+    }
+    let own = u64::from(has_own(asked, window).await?);
+    Ok(html! { "End all " span data-own=(own) { (number(window.total.saturating_sub(own))) } })
+}
+
+/// Whether one's own session is among all that match. That is seldom asked for: mostly the rows that
+/// are shown, or the organisation, say so.
+async fn has_own(asked: &InOrg<'_>, window: &Window) -> Result<bool, Refused> {
+    let own = asked.own_reference();
+    if window.row(&own).is_some() {
+        return Ok(true);
+    }
+    let session = asked.asker.session();
+    if window.offset == 0 && window.total <= window.rows.len() as u64
+        || session.org_id() != asked.org.id
+    {
+        return Ok(false);
+    }
+    let mut params = filters(&asked.query).with("show", vec!["ref"]).with("hideFields", true);
+    if asked.query.get("userName").is_none() {
+        params.set("userName", session.who().name());
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        #[serde(rename = "ref")]
+        reference: String,
+    }
+    let listed: Listed<Named> = asked.ask("session.list", &params).await?;
+    Ok(listed.result.iter().any(|named| named.reference == own))
 }
 
 fn filter_form(asked: &InOrg<'_>, is_live: bool) -> Markup {
