@@ -27,6 +27,7 @@ mod console_list;
 mod console_me;
 mod console_overview;
 mod console_search;
+mod console_session;
 mod console_stream;
 mod console_things;
 mod cors;

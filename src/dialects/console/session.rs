@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use base::limits;
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -12,7 +13,9 @@ use super::layout::{self, Screen, badge, facts, number};
 use super::respond::Refused;
 use super::sessions::{Listed, SessionRow};
 use super::things::path_of;
-use super::time::{ago, clock};
+use super::time::{ago, clock, lasted};
+
+mod messages;
 
 /// Other sessions of the same login that are shown.
 const OTHERS: u64 = 20;
@@ -29,7 +32,12 @@ struct Found {
     #[serde(default)]
     subscriptions: Vec<Subscription>,
     in_flight: Option<InFlight>,
+    #[serde(default)]
+    in_flight_messages: Vec<Message>,
     waiting: Option<u64>,
+    waiting_bytes: Option<u64>,
+    #[serde(default)]
+    waiting_messages: Vec<Message>,
     kept_session: Option<Kept>,
     #[serde(default)]
     org_switches: Vec<OrgSwitch>,
@@ -53,6 +61,19 @@ struct InFlight {
 struct Packets {
     qos1: u64,
     qos2: u64,
+}
+
+/// A message on its way to the client, or one that waits.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Message {
+    packet_id: Option<u16>,
+    qos: u8,
+    #[serde(default)]
+    released: bool,
+    topic: Option<String>,
+    bytes: Option<u64>,
+    since: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -107,14 +128,9 @@ pub(super) async fn page(asked: &InOrg<'_>, reference: &str) -> Answer {
         h2 { "Rights" }
         (rights(asked, &found.row.reference).await?)
         @if found.subscription_count.is_some_and(|count| count > 0) { (subscriptions(&found)) }
-        @if !found.org_switches.is_empty() {
-            h2 { "Organisations" }
-            ol {
-                @for switch in &found.org_switches {
-                    li { (clock(&switch.ts, asked.now)) " to " bdi { (switch.org_key) } }
-                }
-            }
-        }
+        (messages::in_flight(asked, &found))
+        (messages::waiting(asked, &found))
+        @if !found.org_switches.is_empty() { (organisations(asked, &found)) }
         @if asked.may("session.list") {
             h2 { "Other sessions of this login" }
             (others(asked, &found).await?)
@@ -125,7 +141,9 @@ pub(super) async fn page(asked: &InOrg<'_>, reference: &str) -> Answer {
 }
 
 fn what_is_known(asked: &InOrg<'_>, found: &Found) -> Markup {
-    let text = |text: &Option<String>| text.as_ref().map(|text| html! { bdi { (text) } });
+    let text = |text: &Option<String>| {
+        text.as_ref().filter(|text| !text.is_empty()).map(|text| html! { bdi { (text) } })
+    };
     let count = |count: Option<u64>| count.map(|count| html! { (number(count)) });
     let thing = found.thing_key.as_ref().map(|key| {
         html! { a href=(path_of(asked, key, "")) { bdi { (key) } } }
@@ -164,7 +182,11 @@ fn what_is_known(asked: &InOrg<'_>, found: &Found) -> Markup {
         ("Bytes out", count(found.row.bytes_out)),
         ("Messages in", count(found.row.messages_in)),
         ("Messages out", count(found.row.messages_out)),
-        ("Waiting to be sent", count(found.row.outbox)),
+        ("Waiting to be sent", found.row.outbox.map(|messages| html! {
+            (number(messages)) @if messages > 0 {
+                @if let Some(bytes) = found.row.outbox_bytes { ", " (number(bytes)) " bytes" }
+            }
+        })),
         ("Waiting in the broker", count(found.waiting)),
         (
             "Not acknowledged",
@@ -185,6 +207,38 @@ fn what_is_known(asked: &InOrg<'_>, found: &Found) -> Markup {
         ),
         ("Sessions of this login in the last hour", count(found.row.starts_last_hour)),
     ])
+}
+
+/// Where it was, from when to when, from its login on.
+fn organisations(asked: &InOrg<'_>, found: &Found) -> Markup {
+    let switches = &found.org_switches;
+    let is_whole = switches.len() < limits::ORG_SWITCHES_MAX;
+    let login = is_whole.then_some((None, found.row.start_time.as_str()));
+    let later = switches.iter().map(|switch| (Some(&switch.org_key), switch.ts.as_str()));
+    let stays: Vec<_> = login.into_iter().chain(later).collect();
+    let ends = stays.iter().skip(1).map(|(_, since)| Some(*since));
+    let ends = ends.chain([found.row.end_time.as_deref()]);
+    html! {
+        h2 { "Organisations" }
+        @if !is_whole { p class="hint" { "The last " (switches.len()) " switches; those before are not kept." } }
+        ol class="course" {
+            @for ((org, since), until) in stays.iter().zip(ends) {
+                li aria-current=[until.is_none().then_some("true")] {
+                    @match org {
+                        Some(org) => bdi { (org) },
+                        None => "the organisation of its login",
+                    }
+                    span class="hint" {
+                        " from " (clock(since, asked.now))
+                        @match until {
+                            Some(until) => { " to " (clock(until, asked.now)) ", for " (lasted(since, until)) }
+                            None => { " until now, for " (ago(since, asked.now)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn subscriptions(found: &Found) -> Markup {
