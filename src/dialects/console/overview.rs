@@ -318,7 +318,7 @@ fn limits(status: &Status) -> Markup {
                 th scope="col" { "Part" } th scope="col" { "Refused" }
             } }
             tbody { @for pool in pools { tr data-id=(pool.name) {
-                td { (pool.name.replace('_', " ")) }
+                th scope="row" { (pool.name.replace('_', " ")) }
                 td { (number(pool.used)) }
                 td { (number(pool.limit)) " " (pool.unit) }
                 td { meter min="0" max="1" high="0.9" value=(format!("{:.4}", part(pool))) { } " "
