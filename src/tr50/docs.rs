@@ -137,7 +137,8 @@ pub fn limits() -> String {
          something makes way, it is of whoever has most.\n\n\
          A refusal names the limit and whose share is used up. For each pool `/metrics` has \
          `tr50d_pool_used`, `tr50d_pool_limit`,\n`tr50d_pool_refused_total` (somebody got no more) and \
-         `tr50d_pool_evicted_total` (somebody made way) with its name as the label `pool`.\n\n\
+         `tr50d_pool_evicted_total` (somebody made way) with its name as the label `pool`;\nof \
+         `sessions_of_login`, which every login has for itself, only the last two.\n\n\
          | pool | what is counted | how much | why | what makes way | who gets no more sees |\n\
          | --- | --- | --- | --- | --- | --- |\n",
     );

@@ -125,6 +125,30 @@ async fn read_answer(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
+async fn wills_that_wait_are_published_when_their_memory_is_needed() {
+    const WILL: usize = 60_000;
+    let (server, _dir) = start(&[]);
+    let mut reader = Connect::thing(Version::V311, "reader").open(&server).await;
+    reader.subscribe("left/#", 0).await;
+    let payload: &'static str = "w".repeat(WILL).leak();
+    let count = 2 * BUDGET / WILL;
+    for number in 0..count {
+        let mut connect = Connect::thing(Version::V5, &format!("w-{number}")).resuming();
+        // Its delay is an hour, and so is the expiry of its session.
+        connect.will = Some(("left/it", payload, &[0x18, 0, 0, 0x0e, 0x10], false));
+        drop(connect.open(&server).await);
+    }
+    eventually("they hold not more than they may", async || {
+        let waiting = figure(&server, "tr50d_pool_used{pool=\"delayed_wills\"} ").await;
+        waiting > 0 && waiting < count && (BUDGET / 2..BUDGET).contains(&used(&server).await)
+    })
+    .await;
+    let message = reader.message().await;
+    assert_eq!((&*message.topic, message.payload.len()), ("left/it", WILL), "one made way");
+    assert!(made_way(&server).await > 0);
+}
+
+#[tokio::test]
 async fn peers_that_do_not_read_close_and_those_of_another_organisation_get_everything() {
     let (server, dir) = start(&[]);
     let pid = server.pid().to_string();

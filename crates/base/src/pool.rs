@@ -249,7 +249,8 @@ pools! {
         max: Max::Auto("limits.memory_bytes", "half of what the machine or the cgroup has"),
         reason: "What peers do not read, and what is worked on for them, is in memory.",
         makes_way: MakesWay::Holder("the connection that holds most, from seven eighths on"),
-        refused: "Its connection closes; the session ends as `made_way`.",
+        refused: "Its connection closes; the session ends as `made_way`. A will that waits for its delay \
+                  is published.",
     };
     Traces: PoolInfo {
         name: "traces",
@@ -265,7 +266,7 @@ pools! {
         name: "delayed_wills",
         unit: "wills that wait for their delay",
         max: Max::Fixed(limits::DELAYED_WILLS_MAX),
-        reason: "Each is a message in memory, and a timer.",
+        reason: "Each is a message in memory, and a timer. Their bytes count in `memory`, too.",
         makes_way: MakesWay::Nobody,
         refused: "Its will is published at once.",
     };

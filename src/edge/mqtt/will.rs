@@ -2,8 +2,11 @@
 //! A will on a topic of a thing is a command, executed with the rights of the session that left it.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use ::mqtt::packet;
@@ -18,6 +21,7 @@ use tokio::task::AbortHandle;
 use super::MqttServer;
 use super::logged_in::{Destination, carry_out};
 use super::thing_command::ThingCommand;
+use crate::app::Account;
 use crate::broker::{Message, Owner};
 
 /// A will, and how long to wait with it.
@@ -59,11 +63,14 @@ impl Will {
                 return Err(reason::TOPIC_INVALID);
             }
         };
-        let bytes = will.topic.len() + will.payload.len();
+        let bytes = match &last {
+            Last::Message(message) => message.len(),
+            Last::Command(_) => will.topic.len() + will.payload.len(),
+        };
         Ok(Some(Self { last, delay_s, bytes }))
     }
 
-    /// The bytes of its topic and its message.
+    /// The bytes of its topic, its properties and its message.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -179,7 +186,8 @@ impl Wills {
     }
 
     /// A connection ends, with `expiry_s` for its client's state. Its will, if nobody has dealt
-    /// with it, is published after its delay, if it is `wanted`.
+    /// with it, is published after its delay, if it is `wanted`; before that when there is no room to
+    /// keep it, or the memory is needed.
     pub(super) fn leave(
         &self,
         server: &Arc<MqttServer>,
@@ -193,7 +201,7 @@ impl Wills {
         }
         let Some(live) = inner.live.remove(owner).filter(|_| wanted) else { return };
         let live = Live { expiry_s, ..live };
-        let delay = live.delay();
+        let (delay, bytes) = (live.delay(), live.will.bytes());
         let (server, left) = (server.clone(), live.left());
         let place = if delay.is_zero() { None } else { self.place(&left) };
         let Some(place) = place else {
@@ -207,8 +215,10 @@ impl Wills {
             return;
         };
         let (later, name) = (left.clone(), owner.clone());
+        let mut account = server.app.open_account(session, session.conn());
+        account.set(bytes + limits::DELAYED_WILL_BYTES);
         let task = tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
+            wait(delay, account).await;
             let done = later.done.clone();
             if !done.swap(true, Ordering::AcqRel) {
                 later.publish(&server).await;
@@ -222,6 +232,16 @@ impl Wills {
             former.task.abort();
         }
     }
+}
+
+/// Waits for the time of a will, or until what it holds is needed for others.
+async fn wait(delay: Duration, account: Account) {
+    let mut due = pin!(tokio::time::sleep(delay));
+    poll_fn(|cx| {
+        account.set_waker(cx.waker());
+        if account.is_over() { Poll::Ready(()) } else { due.as_mut().poll(cx) }
+    })
+    .await;
 }
 
 impl Inner {
