@@ -509,7 +509,9 @@ async fn tokens_and_session_ids_in_the_wrong_place_are_nowhere_to_be_read() {
     let session = log_in(&server, OPERATOR, "demo-operator-password").await;
     let mut admin = server.admin("tcp").await;
     call(&mut admin, "server.log.watch", r#"{"address":"127.0.0.1"}"#).await;
+    let mut operator = server.operator("tcp").await;
     let secrets = [TOKEN, &*session];
+    let mut seen = String::new();
     for (secret, version) in secrets.iter().zip([Version::V311, Version::V5]) {
         // As a name, as a password, as a client id; with what goes for it, and what does not.
         for login in [
@@ -528,6 +530,8 @@ async fn tokens_and_session_ids_in_the_wrong_place_are_nowhere_to_be_read() {
                 let command = json!({ "1": { "command": secret } });
                 wire.tell("api/1", &command.to_string()).await;
                 wire.message().await;
+                let asked = call(&mut operator, "thing.diagnose", r#"{"key":"mower-1"}"#).await;
+                seen += &asked.to_string();
                 wire.leave().await;
             }
         }
@@ -539,7 +543,6 @@ async fn tokens_and_session_ids_in_the_wrong_place_are_nowhere_to_be_read() {
         let path = format!("POST /api/v1/projects/{secret}/assets HTTP/1.1");
         send(&server, &path, b"{}").await;
     }
-    let mut seen = String::new();
     for command in ["event.list", "audit.list", "login.failures"] {
         seen += &call(&mut admin, command, r#"{"limit":1000}"#).await.to_string();
     }

@@ -98,10 +98,10 @@ impl Connection {
         let (since, last_active) = (session.started(), session.last_active());
         let (since, last_active) = (look.shown(since), look.shown(last_active));
         let (protocol, address) = (conn.protocol.as_str(), conn.remote_addr);
-        let (key, client) = (session.who().name(), session.client_id());
-        let client = match client {
+        let (key, client_id) = (session.who().name(), look.app.shown(session.client_id()));
+        let client = match &*client_id {
             "" => String::new(),
-            client => format!(" as client \"{}\"", excerpt(client)),
+            client => format!(" as client \"{client}\""),
         };
         let text = match bound {
             true => {
@@ -118,7 +118,7 @@ impl Connection {
             since,
             remote_addr: address.to_string(),
             protocol,
-            client_id: session.client_id().to_owned(),
+            client_id,
             last_active,
             command_count: session.command_count(),
             bound,
@@ -365,7 +365,7 @@ impl Waiting {
         let mails = thing.map_or(0, |thing| look.app.mailbox.waiting_for(thing.id) as u64);
         let kept = principal.map(|own| look.app.broker.kept_of(own)).transpose()?;
         let session = |state: crate::app::KeptState| KeptSession {
-            client_id: state.client_id.into(),
+            client_id: look.app.shown(&state.client_id),
             messages: state.messages,
             subscriptions: state.subscriptions,
             away_since: state.away.map(|away| look.shown(away)),
