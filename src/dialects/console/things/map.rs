@@ -16,7 +16,7 @@ const SHOWN_MAX: usize = 500;
 /// The drawing, in units of SVG, and its room for what is written at the left and below.
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 400.0;
-const LEFT: f64 = 56.0;
+const LEFT: f64 = 80.0;
 const BELOW: f64 = 20.0;
 
 /// So much of the height and the width stays free around the points.
@@ -266,13 +266,16 @@ fn short(place: f64) -> String {
 mod tests {
     use super::*;
 
+    /// A digit in the console's font, in units of the drawing.
+    const CHAR_WIDE: f64 = 6.6;
+
     /// Whatever places there are, all are in the drawing, and there are some lines.
     #[test]
     fn places_are_within_the_drawing() {
         let some: [&[(f64, f64)]; 8] = [
             &[(52.5, 13.25)],
             &[(52.5, 13.25), (52.5, 13.25)],
-            &[(52.5, 13.25), (52.500_01, 13.250_01)],
+            &[(-52.5, 13.25), (-52.500_01, 13.250_01)],
             &[(0.0, 0.0), (90.0, 180.0), (-90.0, -180.0), (0.0, 90.0), (0.0, -90.0)],
             &[(10.0, 179.0), (11.0, -179.0)],
             &[(89.9, 10.0), (90.0, 100.0)],
@@ -289,6 +292,10 @@ mod tests {
             let (parallels, meridians) = (frame.parallels(), frame.meridians());
             assert!((1..=8).contains(&parallels.len()), "{places:?}: {parallels:?}");
             assert!((1..=8).contains(&meridians.len()), "{places:?}: {meridians:?}");
+            for (_, name) in parallels {
+                let wide = name.chars().map(|_| CHAR_WIDE).sum::<f64>();
+                assert!(wide <= LEFT - 4.0, "{places:?}: {name}");
+            }
             for (lng, _) in meridians {
                 assert!((LEFT..=WIDTH + 0.1).contains(&frame.x(lng)), "{places:?}: {lng}");
             }
