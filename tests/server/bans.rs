@@ -122,7 +122,7 @@ async fn a_disabled_thing_is_out_over_every_door_and_keeps_what_it_has() {
     assert!(failures.to_string().contains(r#""cause":"banned""#), "{failures}");
     let metrics = support::http::metrics(&server).await;
     assert!(metrics.contains(r#"cause="banned""#));
-    let trail = call(&mut operator, "audit.list", r#"{"limit":5}"#).await.to_string();
+    let trail = call(&mut operator, "audit.list", r#"{"limit":10}"#).await.to_string();
     assert!(trail.contains(r#""command":"thing.update""#) && trail.contains("stolen"), "{trail}");
 
     // A message that comes meanwhile waits in its session, an order in its mailbox.
