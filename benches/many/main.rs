@@ -66,7 +66,7 @@ struct Args {
     #[arg(long)]
     step: Option<Step>,
     /// What cargo says to every bench
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     bench: bool,
     #[command(subcommand)]
     part: Option<Part>,
