@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvError, Sender};
 
-use base::limits;
+use base::{limits, yield_point};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
@@ -29,6 +29,7 @@ impl LongWork {
                     // The work may wait for what the runtime does.
                     let _inside = runtime.as_ref().ok().map(Handle::enter);
                     give_way();
+                    yield_point::enable();
                     work_off(&waiting);
                 })
                 .expect("the system has a thread left when the program starts");

@@ -10,6 +10,7 @@
 //! * [`pool`], [`shares`]: what there is a bounded amount of, and how organisations, and principals in
 //!   them, share it.
 //! * [`histogram`]: counts of times.
+//! * [`yield_point`]: where long work lets other threads go on.
 //! * [`limits`]: every bound that the configuration does not set.
 
 mod clock;
@@ -27,6 +28,7 @@ pub mod topic;
 mod trusted;
 mod user_agent;
 pub mod utf8;
+pub mod yield_point;
 
 pub use clock::{Clock, Jump, LastTime, TimeSource};
 pub use conn::{ConnInfo, ConnectionId, Door, Protocol, Tls, network_of};

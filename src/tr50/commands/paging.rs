@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use base::{Code, Failure, excerpt, limits};
+use base::{Code, Failure, excerpt, limits, yield_point};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -152,6 +152,7 @@ impl View {
             _ => fields.to_vec(),
         };
         let project = |mut row: Map<String, Value>| {
+            yield_point::pass();
             row.retain(|name, _| shown.contains(&name.as_str()));
             row
         };

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{self, AtomicBool};
 use std::time::Duration;
 
+use base::yield_point;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use parking_lot::RwLock;
 
@@ -285,6 +286,7 @@ fn check_schema(database: &Database) -> Result<bool, StoreError> {
 
 fn row(guard: fjall::Guard) -> Result<Row, StoreError> {
     let (key, value) = guard.into_inner().map_err(|e| failed("read rows", e))?;
+    yield_point::pass();
     Ok((key.to_vec(), value.to_vec()))
 }
 

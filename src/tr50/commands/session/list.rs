@@ -4,6 +4,7 @@ use base::{
     Clock, Code, Failure, OrgId, Protocol, ThingDefId, ThingKey, Timestamp, excerpt,
     json::{self, key},
     limits::{self, LISTING_BYTES_RESERVED_MAX},
+    yield_point,
 };
 use rules::directory::query::{Common, Filter, GroupBy, Listing, Query, SortKey};
 use rules::directory::text::{AddressPrefix, Pattern, Words};
@@ -677,6 +678,7 @@ impl WriteReply for SessionList {
         let sessions = &self.listing.sessions;
         for (index, session) in sessions.iter().enumerate() {
             if index.is_multiple_of(FETCHED) {
+                yield_point::pass();
                 let next = sessions.iter().skip(index).take(FETCHED);
                 std::hint::black_box(next.fold(0, |all, session| all ^ session.fetch()));
             }

@@ -1,6 +1,6 @@
 //! `thing.find`, `thing.list` and `thing.search`.
 
-use base::{Code, Failure, OrgId, ThingKey, Timestamp, limits};
+use base::{Code, Failure, OrgId, ThingKey, Timestamp, limits, yield_point};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -284,7 +284,11 @@ fn too_much() -> Failure {
 }
 
 fn rows(call: &Call<'_>, things: Vec<Thing>) -> Result<Vec<Map<String, Value>>, StoreError> {
-    things.into_iter().map(|thing| ThingObject::row(call, thing)).collect()
+    let row = |thing| {
+        yield_point::pass();
+        ThingObject::row(call, thing)
+    };
+    things.into_iter().map(row).collect()
 }
 
 /// The next things by key, and where the listing stands then.
