@@ -470,6 +470,8 @@ impl Unsent {
             }
         };
         let start = self.reply.bytes.len();
+        // With the brace behind it: a list of thousands is not to be copied once more for that.
+        self.reply.bytes.reserve(text.len() + 1);
         self.reply.bytes.extend_from_slice(&text);
         let text = start..self.reply.bytes.len();
         self.waiting = Some(Unstored::new(app, caller, row, text, effects, now));
