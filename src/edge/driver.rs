@@ -349,6 +349,10 @@ impl<P: Peer> Connection<P> {
         input: &mut [u8],
         output: &mut Vec<u8>,
     ) -> Poll<P::Closing> {
+        // The next answer would end it, which may be thousands of rows. Turns are for who is there.
+        if self.awaits_answers() && self.cores_are_full() && self.stream.is_broken() {
+            return Poll::Ready(self.peer.on_eof());
+        }
         let Poll::Ready(turn) = self.poll_turn(cx) else {
             if self.poll_stop(cx) {
                 return Poll::Ready(self.peer.on_eof());
@@ -416,6 +420,10 @@ impl<P: Peer> Connection<P> {
             }
         }
         self.poll_timer(cx)
+    }
+
+    fn awaits_answers(&self) -> bool {
+        !self.unsent.is_empty() || !self.owed.is_empty()
     }
 
     fn has_room(&self) -> bool {
@@ -726,6 +734,7 @@ mod tests {
     use base::{ConnInfo, Protocol};
     use parking_lot::Mutex;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::app::{Memory, Payer};
@@ -750,6 +759,8 @@ mod tests {
         seen: Arc<Mutex<Seen>>,
         works: bool,
         memory: Option<Arc<Memory>>,
+        /// When its connection may end.
+        turn: Option<Instant>,
     }
 
     impl Peer for Probe {
@@ -853,7 +864,7 @@ mod tests {
         fn on_eof(&self) {}
 
         fn turn(&self) -> Option<Instant> {
-            None
+            self.turn
         }
 
         fn has_session(&self) -> bool {
@@ -889,7 +900,7 @@ mod tests {
         let (near, far) = tokio::io::duplex(piece);
         let seen = Arc::<Mutex<Seen>>::default();
         let served = serve(
-            Probe { seen: seen.clone(), works: false, memory },
+            Probe { seen: seen.clone(), works: false, memory, turn: None },
             Stream::Boxed(Box::new(far)),
             CancellationToken::new(),
         );
@@ -1037,6 +1048,33 @@ mod tests {
         }
         drop(near);
         served.await.expect("served");
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_that_has_gone_did_not_read_is_dropped_before_its_end_has_its_turn() {
+        let pools = Arc::<Pools>::default();
+        let memory = Some(Memory::new(Some(64 * MEBIBYTE as u64), &pools));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        let mut near = TcpStream::connect(address).await.expect("a connection");
+        let (far, _) = listener.accept().await.expect("accepted");
+        let turn = Some(Instant::now() + Duration::from_secs(3600));
+        let probe = Probe { seen: Arc::default(), works: false, memory, turn };
+        let served = tokio::spawn(serve(probe, Stream::Tcp(far), CancellationToken::new()));
+        let used = || pools.usage(Pool::Memory).used() as usize;
+        let until = async |is_so: &dyn Fn(usize) -> bool| {
+            while !is_so(used()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        near.write_all(&[b'#'; 16]).await.expect("sent");
+        until(&|used| used > MEBIBYTE).await;
+        // The rest of its questions is not read any more. As answers are left, it is a reset.
+        near.write_all(&[b'#'; 16]).await.expect("sent");
+        drop(near);
+        until(&|used| used == 0).await;
+        assert!(!served.is_finished());
+        served.abort();
     }
 
     #[tokio::test]

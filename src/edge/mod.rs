@@ -13,12 +13,13 @@ pub mod tls;
 mod traced;
 pub mod wrong_door;
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 
 use base::limits;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Closes the sending side, then reads on for a while: input that is not read when a socket closes
@@ -57,15 +58,29 @@ impl Stream {
     /// Whether the peer has gone and nothing of it is left to be read, as far as that shows. The task is
     /// woken when it goes.
     pub(crate) fn has_gone(&self, cx: &mut Context<'_>) -> bool {
-        let tcp = match self {
-            Self::Tcp(tcp) => tcp,
-            Self::Tls(stream) => stream.get_ref().0,
-            Self::Boxed(_) | Self::Held(_) => return false,
-        };
+        let Some(tcp) = self.tcp() else { return false };
         let mut byte = [0];
         match tcp.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
             Poll::Ready(peeked) => !matches!(peeked, Ok(1..)),
             Poll::Pending => false,
+        }
+    }
+
+    /// Whether nothing that is written arrives any more, as far as that shows, whatever is left to be
+    /// read. Who waits for room to write is woken for it.
+    pub(crate) fn is_broken(&self) -> bool {
+        let Some(tcp) = self.tcp() else { return false };
+        let ready = pin!(tcp.ready(Interest::WRITABLE));
+        let ready = ready.poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_write_closed())
+    }
+
+    /// The socket; none if that is below something else.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Boxed(_) | Self::Held(_) => None,
         }
     }
 

@@ -19,11 +19,19 @@ impl<P: Peer> Connection<P> {
     pub(super) async fn close(mut self, closing: P::Closing) {
         // The rest of a frame does not come any more.
         self.partial = Vec::new();
+        let is_broken = self.stream.is_broken();
+        if is_broken {
+            // Thousands that have gone at once wait for their turns.
+            self.drop_unsent();
+        }
         let mut made_way = self.wait_for_turn().await;
         self.peer.give_up();
         let mut stop = self.before_login.take().map(|before| before.stop);
         let is_stopped = stop.as_mut().is_some_and(|stop| stop.now_or_never().is_some());
-        let last = self.peer.last_replies(&closing, self.at_end);
+        let last = match is_broken {
+            true => LastReplies::None,
+            false => self.peer.last_replies(&closing, self.at_end),
+        };
         made_way = made_way || self.keep_last(last).await;
         if !made_way {
             let mut farewell = Vec::new();
