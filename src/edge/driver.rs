@@ -195,6 +195,7 @@ pub fn serve<P: Peer>(
         peer,
         stream,
         partial: Vec::new(),
+        looked: 0,
         paused: false,
         held: false,
         unsent: BytesMut::new(),
@@ -220,7 +221,10 @@ struct Connection<P: Peer> {
     stream: Stream,
     /// The beginning of a frame whose rest has not come, or what waits for work or for room.
     partial: Vec<u8>,
-    /// Whether there may be whole frames in `partial`, which wait until the peer has read answers.
+    /// How much of it the peer has looked at: it is never given less of a frame than before.
+    looked: usize,
+    /// Whether there may be whole frames in `partial`, which wait until others had their turn or the
+    /// peer has read answers.
     paused: bool,
     /// Whether replies, or what comes from elsewhere, were not looked at for want of room.
     held: bool,
@@ -252,6 +256,28 @@ enum Offered {
     All,
     /// A part, which it has taken: the task is woken for the rest.
     Part,
+}
+
+/// What a connection does before others have their turn. If more comes than a few frames, the time in
+/// which it deals with that is bounded.
+#[derive(Default)]
+struct Pass {
+    bytes: usize,
+    begun: Option<Instant>,
+}
+
+impl Pass {
+    /// So many bytes are dealt with next.
+    fn begin(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes > limits::PASS_PART_BYTES {
+            self.begun.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.begun.is_some_and(|begun| begun.elapsed() >= limits::PASS_TIME)
+    }
 }
 
 /// What only a connection without a session of its own needs.
@@ -361,9 +387,9 @@ impl<P: Peer> Connection<P> {
         };
         let most = if turn.is_some() { limits::TURN_READ_BYTES } else { input.len() };
         let input = input.get_mut(..most).unwrap_or_default();
-        let (mut came, mut went) = (0, 0);
+        let (mut came, mut went, mut pass) = (0, 0, Pass::default());
         loop {
-            let later = match self.advance(cx, output) {
+            let later = match self.advance(cx, output, &mut pass) {
                 Ok(later) => later,
                 Err(closing) => return Poll::Ready(closing),
             };
@@ -374,7 +400,7 @@ impl<P: Peer> Connection<P> {
                 Ok(Offered::Part) => break,
                 Err(_) => return Poll::Ready(self.peer.on_eof()),
             }
-            if later || came >= most || went >= limits::PASS_WRITE_BYTES {
+            if later || came >= most || went >= limits::PASS_WRITE_BYTES || pass.is_over() {
                 // The rest comes behind what others have to do.
                 cx.waker().wake_by_ref();
                 break;
@@ -397,7 +423,7 @@ impl<P: Peer> Connection<P> {
                 break;
             }
             if std::mem::take(&mut self.paused) {
-                if let Err(closing) = self.receive_kept(self.peer.now(), output, true) {
+                if let Err(closing) = self.receive_kept(self.peer.now(), output, &mut pass) {
                     return Poll::Ready(closing);
                 }
                 if self.cores_are_full() {
@@ -413,7 +439,7 @@ impl<P: Peer> Connection<P> {
                 Poll::Ready(Err(closing)) => return Poll::Ready(closing),
                 Poll::Pending => break,
             }
-            match self.poll_read(cx, input, output) {
+            match self.poll_read(cx, input, output, &mut pass) {
                 Poll::Ready(Ok(count)) => came += count,
                 Poll::Ready(Err(closing)) => return Poll::Ready(closing),
                 Poll::Pending => break,
@@ -433,7 +459,12 @@ impl<P: Peer> Connection<P> {
 
     /// Deals with everything but new bytes. True if kept bytes wait for a turn: while the cores are
     /// full, hundreds of commands may have come with each login, and logins are done many at once.
-    fn advance(&mut self, cx: &mut Context<'_>, output: &mut Vec<u8>) -> Result<bool, P::Closing> {
+    fn advance(
+        &mut self,
+        cx: &mut Context<'_>,
+        output: &mut Vec<u8>,
+        pass: &mut Pass,
+    ) -> Result<bool, P::Closing> {
         let mut later = false;
         while self.owed.is_blocked() {
             let Poll::Ready(Some(done)) = self.owed.poll_work(cx) else { break };
@@ -448,7 +479,7 @@ impl<P: Peer> Connection<P> {
             if later {
                 self.paused = true;
             } else {
-                self.receive_kept(self.peer.now(), output, false)?;
+                self.receive_kept(self.peer.now(), output, pass)?;
             }
         }
         self.note_login();
@@ -557,6 +588,7 @@ impl<P: Peer> Connection<P> {
         cx: &mut Context<'_>,
         input: &mut [u8],
         output: &mut Vec<u8>,
+        pass: &mut Pass,
     ) -> Poll<Result<usize, P::Closing>> {
         let mut buffer = ReadBuf::new(input);
         if ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).is_err() {
@@ -572,53 +604,67 @@ impl<P: Peer> Connection<P> {
         self.last_bytes = Instant::now();
         self.peer.on_bytes(bytes.len(), now);
         if self.partial.is_empty() {
-            return Poll::Ready(self.receive(bytes, now, output).map(|()| count));
+            let used = self.receive_parts(bytes, now, output, pass);
+            let rest = used.map(|used| bytes.get(used..).unwrap_or_default());
+            return Poll::Ready(rest.map(|rest| {
+                self.partial.extend_from_slice(rest);
+                count
+            }));
         }
         self.partial.extend_from_slice(bytes);
-        Poll::Ready(self.receive_kept(now, output, false).map(|()| count))
-    }
-
-    /// Has new bytes dealt with and keeps what is left of them.
-    fn receive(
-        &mut self,
-        bytes: &[u8],
-        now: Timestamp,
-        output: &mut Vec<u8>,
-    ) -> Result<(), P::Closing> {
-        let used = self.peer.receive(bytes, now, output, &mut self.owed)?;
-        self.paused = output.len() >= limits::PASS_WRITE_BYTES;
-        self.partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
-        Ok(())
+        Poll::Ready(self.receive_kept(now, output, pass).map(|()| count))
     }
 
     fn cores_are_full(&self) -> bool {
         self.peer.cores().is_some_and(|cores| cores.are_full())
     }
 
+    /// Has bytes dealt with, part by part, until that has taken its time: there may be hundreds of
+    /// commands. Returns how many were used.
+    fn receive_parts(
+        &mut self,
+        bytes: &[u8],
+        now: Timestamp,
+        output: &mut Vec<u8>,
+        pass: &mut Pass,
+    ) -> Result<usize, P::Closing> {
+        pass.begin(bytes.len());
+        let (mut used, mut most) = (0, self.looked + limits::PASS_PART_BYTES);
+        loop {
+            let rest = bytes.get(used..).unwrap_or_default();
+            let part = rest.get(..most).unwrap_or(rest);
+            let count = self.peer.receive(part, now, output, &mut self.owed)?;
+            used += count;
+            self.looked = part.len() - count;
+            let is_full = output.len() >= limits::PASS_WRITE_BYTES;
+            if is_full || self.owed.is_blocked() || part.len() == rest.len() {
+                self.paused = is_full;
+                return Ok(used);
+            }
+            if count > 0 && pass.is_over() {
+                self.paused = true;
+                return Ok(used);
+            }
+            // A frame that is longer than a part comes whole, soon.
+            most = if count > 0 { self.looked + limits::PASS_PART_BYTES } else { 4 * most };
+        }
+    }
+
     /// Has the kept bytes dealt with. What is left of them stays where it is: a frame that comes
-    /// byte by byte must not be copied with every byte. `in_parts`: while the cores are full, some
-    /// now and the rest later, for there may be hundreds of commands that came with a login, before
-    /// there was anybody to wait for a turn. A frame whose beginning was looked at is not cut.
+    /// byte by byte must not be copied with every byte.
     fn receive_kept(
         &mut self,
         now: Timestamp,
         output: &mut Vec<u8>,
-        in_parts: bool,
+        pass: &mut Pass,
     ) -> Result<(), P::Closing> {
-        let mut used = 0;
-        let in_parts = in_parts && self.cores_are_full();
-        let part = self.partial.get(..limits::TURN_READ_BYTES).filter(|_| in_parts);
-        if let Some(part) = part {
-            used = self.peer.receive(part, now, output, &mut self.owed)?;
+        let kept = std::mem::take(&mut self.partial);
+        let used = self.receive_parts(&kept, now, output, pass)?;
+        if used >= kept.len() {
+            return Ok(());
         }
-        let is_part = used > 0 || (part.is_some() && self.owed.is_blocked());
-        if !is_part {
-            used = self.peer.receive(&self.partial, now, output, &mut self.owed)?;
-        }
-        self.paused = is_part || output.len() >= limits::PASS_WRITE_BYTES;
-        if used >= self.partial.len() {
-            self.partial = Vec::new();
-        } else if used > 0 {
+        self.partial = kept;
+        if used > 0 {
             self.partial.drain(..used);
             self.partial.shrink_to(limits::READ_BYTES);
         }

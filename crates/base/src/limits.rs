@@ -481,6 +481,14 @@ pub const TURN_READ_BYTES: usize = 4096;
 /// is larger goes whole.
 pub const PASS_WRITE_BYTES: usize = 256 * 1024;
 
+/// For how long a connection deals with what has come before others have their turn: commands may
+/// take a hundred times as long as the shortest, and 64 KiB of them are hundreds. Looked at after each
+/// [`PASS_PART_BYTES`].
+pub const PASS_TIME: Duration = Duration::from_micros(250);
+
+/// Bytes that are dealt with between two looks at the time: some ten commands.
+pub const PASS_PART_BYTES: usize = 1024;
+
 /// What a login takes beside the checks of who it is: a connection comes, is read, and closes. A
 /// measured 60 to 90 µs of a core.
 pub const LOGIN_WORK: Duration = Duration::from_micros(70);
