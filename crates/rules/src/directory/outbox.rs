@@ -42,12 +42,13 @@ impl Push {
 
     /// The bytes that it takes.
     fn bytes(&self) -> usize {
-        self.topic.len() + self.payload.len()
+        let replied = self.reply.as_ref().and_then(|reply| reply.correlation_data.as_ref());
+        self.topic.len() + self.payload.len() + replied.map_or(0, |data| data.len())
     }
 
     /// The bytes that it takes if it is a reply; messages are small.
     fn reply_bytes(&self) -> usize {
-        if self.reply.is_some() { self.payload.len() } else { 0 }
+        if self.reply.is_some() { self.bytes() } else { 0 }
     }
 }
 
