@@ -98,7 +98,7 @@ pub use large_replies::LargeReplies;
 pub use login::{Arrival, Credentials, LoginError, LoginFrom, address_full, login_failure};
 pub use login_rates::TooManyLogins;
 pub use long_answers::{LongAnswerPlace, LongAnswers};
-pub use memory::{Account, Memory, Payer, SharedAccount};
+pub use memory::{Account, Memory, Part, Payer, SharedAccount};
 pub use open::OpenError;
 pub use pace::Pace;
 pub use rates::Rate;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use client::Version;
 use flate2::Compression;
 use flate2::read::ZlibEncoder;
+use serde_json::json;
 use support::http::metrics;
 use support::mqtt::{Connect, frame, text};
 use support::process::resident_of;
@@ -194,6 +195,39 @@ async fn where_a_reply_goes_counts_until_it_has_gone() {
         drop(asker);
         eventually("all is given back", async || used(&server).await == 0).await;
     }
+}
+
+#[tokio::test]
+async fn what_a_page_of_the_console_looks_at_counts() {
+    const VALUE: usize = 16_000;
+    const VALUES: usize = 50;
+    const VIEWS: usize = 16;
+    let (server, _dir) = start(&[]);
+    let mut thing = server.thing("http", "much").await;
+    for number in 0..VALUES {
+        let params = json!({ "key": number.to_string(), "value": "v".repeat(VALUE) });
+        call(&mut thing, "attribute.publish", &params.to_string()).await;
+    }
+    let (user, password) = ("operator@basicorg.example", "demo-operator-password");
+    let id = support::http::log_in(&server, user, password).await;
+    let view = |number| format!("view=%2Fo%2Fbasic-org%2Fthings%2Fmuch%3Fx%3D{number}");
+    let watch = async |numbers: std::ops::Range<usize>| {
+        let mut stream = dial(server.address("http")).await;
+        let views = numbers.map(view).collect::<Vec<_>>().join("&");
+        let head = format!("GET /events?{views} HTTP/1.1\r\nHost: x\r\nCookie: tr50d={id}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        stream
+    };
+    let watching = watch(0..VIEWS).await;
+    eventually("they count", async || used(&server).await > VIEWS * VALUE * VALUES / 2).await;
+    let mut others = Vec::new();
+    for number in 1..8 {
+        others.push(watch(number * VIEWS..(number + 1) * VIEWS).await);
+    }
+    eventually("some close", async || made_way(&server).await > 0).await;
+    assert!(used(&server).await <= BUDGET);
+    drop((watching, others));
+    eventually("all is given back", async || used(&server).await == 0).await;
 }
 
 #[tokio::test]

@@ -247,7 +247,8 @@ pools! {
         name: "memory",
         unit: "bytes that are held for connections",
         max: Max::Auto("limits.memory_bytes", "half of what the machine or the cgroup has"),
-        reason: "What peers do not read, and what is worked on for them, is in memory.",
+        reason: "What peers do not read, what is worked on for them, and what the console's pages look at \
+                 is in memory.",
         makes_way: MakesWay::Holder("the connection that holds most, from seven eighths on"),
         refused: "Its connection closes; the session ends as `made_way`. A will that waits for its delay \
                   is published.",
