@@ -83,6 +83,7 @@ mod webhooks;
 
 pub use crate::broker::KeptState;
 pub use crate::events::LoginCause;
+pub use access::Leftovers;
 pub use audit::Deed;
 pub use bearer::Bearer;
 pub use certificates::{Certificates, ClientNames, Shown};
@@ -184,6 +185,8 @@ pub struct App {
     limits_reached: Mutex<happened::Reached>,
     webhooks: webhooks::Webhooks,
     page_secret: secret::PageSecret,
+    /// What clients that are gone have left elsewhere.
+    leftovers: OnceLock<Arc<dyn Leftovers>>,
     /// What sessions of an application got last: those of a fleet share it.
     accesses: DashMap<ApplicationId, Arc<Access>>,
     /// Sessions that survive a restart and whose counters have changed since they were stored.
