@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::pool::OverShare;
 use base::{
     ApplicationId, Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingDefId, ThingId,
-    ThingKey, Timestamp, UserAgent, limits,
+    ThingKey, Timestamp, UserAgent, beginning, limits,
 };
 use rules::directory::{
     End, Full, Lifetime, Link, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
@@ -559,7 +559,11 @@ impl App {
                 admitted.inspect_err(|error| note(Claim::User(&name), error))
             }
             Ok(Proof::Credentials(Credentials::Application { thing_key, token, app_id })) => {
-                let app_id = if app_id.is_empty() { peer.client_id } else { &app_id };
+                // A session keeps it; client ids have a bound of their own.
+                let app_id = match app_id.is_empty() {
+                    true => peer.client_id,
+                    false => beginning(&app_id, limits::APP_ID_BYTES_MAX),
+                };
                 let claim = Claim::Thing { key: &thing_key, token: &token };
                 if self.cores.are_full() {
                     Box::pin(self.wait_in_turn(&token)).await;
