@@ -118,7 +118,9 @@ impl App {
     /// What the store reports, which is asked for an application's thing.
     pub fn has_access_of_then(&self, session: &Session) -> Result<bool, StoreError> {
         let then = session.access();
-        if self.access_now(session, then.org.id).map_or(true, |now| now != *then) {
+        let now = self.access_now(session, then.org.id);
+        // Of topics it is asked when something is published there.
+        if now.map_or(true, |now| now.without_topics() != then.without_topics()) {
             return Ok(false);
         }
         self.has_welcome_thing(session.who())

@@ -9,10 +9,10 @@
 use std::sync::{Arc, OnceLock};
 
 use base::pool::Pools;
-use base::{ApplicationId, Clock, Code, Failure, Timestamp};
+use base::{Clock, Code, Failure, Timestamp};
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use rules::directory::{Directory, DirectoryWriter, Lifetime, Session};
+use rules::directory::{Directory, DirectoryWriter, Lifetime, PrincipalId, Session};
 use rules::identity::{Access, Identity, IdentityWriter};
 use store::Tables;
 
@@ -187,8 +187,8 @@ pub struct App {
     page_secret: secret::PageSecret,
     /// What clients that are gone have left elsewhere.
     leftovers: OnceLock<Arc<dyn Leftovers>>,
-    /// What sessions of an application got last: those of a fleet share it.
-    accesses: DashMap<ApplicationId, Arc<Access>>,
+    /// What sessions of a principal got last: those of a fleet share it.
+    accesses: DashMap<PrincipalId, Arc<Access>>,
     /// Sessions that survive a restart and whose counters have changed since they were stored.
     stale: Mutex<Vec<Arc<Session>>>,
     /// Held from the making of a record to its place in the writer's queue: otherwise the record
