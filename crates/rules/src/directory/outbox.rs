@@ -317,8 +317,11 @@ mod tests {
         let outbox = Outbox::new(true);
         let reply = || Push {
             topic: "reply".into(),
-            payload: vec![b' '; limits::OUTBOX_BYTES_MAX / 4].into(),
-            reply: Some(Box::new(Replied { qos: 0, correlation_data: None })),
+            payload: vec![b' '; limits::OUTBOX_BYTES_MAX / 8 - 5].into(),
+            reply: Some(Box::new(Replied {
+                qos: 0,
+                correlation_data: Some(vec![b' '; limits::OUTBOX_BYTES_MAX / 8].into()),
+            })),
         };
         assert_eq!((0..10).filter(|_| outbox.push(reply())).count(), 4);
         assert!(outbox.push(message()), "messages are small");
