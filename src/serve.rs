@@ -815,8 +815,8 @@ impl HttpService for Web {
             return Err(EventsRefusal::Full);
         }
         let (app, windows) = (&self.shared.app, &self.shared.windows);
-        let watching =
-            console::Watching::begin(app, windows, headers, views, info, self.stop.clone());
+        let (stop, part) = (self.stop.clone(), self.account.part());
+        let watching = console::Watching::begin(app, windows, headers, views, info, (stop, part));
         let watching = watching.await.map_err(EventsRefusal::Failure)?;
         let pieces =
             stream::unfold(watching, async |mut watching| Some((watching.next().await?, watching)));

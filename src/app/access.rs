@@ -13,7 +13,34 @@ use super::App;
 use super::effects::Affected;
 use crate::broker::{Identity, Scope};
 
+/// What clients that are gone have left, and what ends with whose it is.
+pub trait Leftovers: Send + Sync {
+    /// Somebody in this scope may be gone.
+    fn follow(&self, app: &App, scope: &Scope);
+}
+
 impl App {
+    /// Has what is left follow those whose it is.
+    pub fn follow_leftovers(&self, leftovers: Arc<dyn Leftovers>) {
+        if self.leftovers.set(leftovers).is_err() {
+            tracing::error!("there are leftovers already");
+        }
+    }
+
+    /// Whether who had a session, which may have ended long ago, is in no records any more. A single
+    /// thing is looked for only where it is what may be gone.
+    pub fn is_gone(&self, session: &Session, scope: &Scope) -> bool {
+        match session.who() {
+            Who::User(user) => self.records.user(user.id).is_none(),
+            Who::Application { application, thing_id, .. } => {
+                // What can't be read is there.
+                let has = || self.things.has(application.org, *thing_id).unwrap_or(true);
+                let is_one = matches!(scope, Scope::Login(_));
+                self.records.application(application.id).is_none() || is_one && !has()
+            }
+        }
+    }
+
     /// Gives a session the rights that its principal has now.
     pub(super) fn refresh_access(&self, session: &Arc<Session>, now: Timestamp) -> Events {
         self.sessions.refresh(session, now, |_, org| self.access_now(session, org))
@@ -91,7 +118,9 @@ impl App {
     /// What the store reports, which is asked for an application's thing.
     pub fn has_access_of_then(&self, session: &Session) -> Result<bool, StoreError> {
         let then = session.access();
-        if self.access_now(session, then.org.id).map_or(true, |now| now != *then) {
+        let now = self.access_now(session, then.org.id);
+        // Of topics it is asked when something is published there.
+        if now.map_or(true, |now| now.without_topics() != then.without_topics()) {
             return Ok(false);
         }
         self.has_welcome_thing(session.who())
@@ -177,6 +206,9 @@ impl App {
     /// they end when those are gone, or may no longer be in the organisation, and lose the
     /// subscriptions that may no longer be held.
     pub(super) fn follow_kept_sessions(&self, scope: &Scope) {
+        if let Some(leftovers) = self.leftovers.get() {
+            leftovers.follow(self, scope);
+        }
         let records = &self.records;
         let known: RefCell<HashMap<ApplicationId, Option<Arc<Access>>>> = RefCell::default();
         let of_application = |id: ApplicationId| {

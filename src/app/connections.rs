@@ -181,7 +181,7 @@ impl Connections {
     pub fn new(max: usize, pools: &Arc<Pools>) -> Arc<Self> {
         let state = State {
             open: 0,
-            shares: Shares::new(Pool::Connections, max as u64, pools),
+            shares: Shares::new(Pool::Connections, max as u64, pools).of_a_part(),
             reserve: Shares::new(Pool::AdminConnections, limits::ADMIN_CONNECTIONS, pools),
             reserved: HashMap::new(),
             guests: HashMap::new(),
@@ -222,6 +222,7 @@ impl Connections {
             self.usage.count_evicted();
         }
         state.open += 1;
+        self.usage.set_used(state.open as u64);
         if fits {
             state.add_stranger(id, None, Crowd::at(from), stop.clone());
         }
@@ -356,6 +357,7 @@ impl Connections {
     pub fn leave(&self, id: ConnectionId, address: Option<Counted>) {
         let mut state = self.state.lock();
         state.open -= 1;
+        self.usage.set_used(state.open as u64);
         state.remove_stranger(id);
         state.end_guest(id);
         state.made_way.remove(&id);

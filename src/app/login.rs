@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use base::pool::OverShare;
 use base::{
-    ApplicationId, Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingDefId, ThingId,
-    ThingKey, Timestamp, UserAgent, limits,
+    Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingDefId, ThingId, ThingKey, Timestamp,
+    UserAgent, beginning, limits,
 };
 use rules::directory::{
     End, Full, Lifetime, Link, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
@@ -559,7 +559,11 @@ impl App {
                 admitted.inspect_err(|error| note(Claim::User(&name), error))
             }
             Ok(Proof::Credentials(Credentials::Application { thing_key, token, app_id })) => {
-                let app_id = if app_id.is_empty() { peer.client_id } else { &app_id };
+                // A session keeps it; client ids have a bound of their own.
+                let app_id = match app_id.is_empty() {
+                    true => peer.client_id,
+                    false => beginning(&app_id, limits::APP_ID_BYTES_MAX),
+                };
                 let claim = Claim::Thing { key: &thing_key, token: &token };
                 if self.cores.are_full() {
                     Box::pin(self.wait_in_turn(&token)).await;
@@ -635,9 +639,9 @@ impl App {
         let access = self.records.home_access(&user, token.as_deref());
         let access = access.ok_or(Refusal::NoAccess)?;
         Ok(Admitted {
-            who: Who::User(user),
+            who: Who::User(self.records.user_of_sessions(&user)),
             token,
-            access: Arc::new(access),
+            access: self.share_access(PrincipalId::User(user.id), access),
             registration: Receipt::nothing(),
             client_id: None,
             begun: None,
@@ -789,18 +793,19 @@ impl App {
             Found::Banned => return Err(Banned { what: THING, reason: String::new() }.into()),
             Found::Nothing => return Err(Refusal::UnknownThing.into()),
         };
-        let access = self.share_access(application.id, access);
+        let access = self.share_access(PrincipalId::Application(application.id), access);
+        let application = self.records.application_of_sessions(&application);
         let (client_id, definition) = (Some(app_id.into()), thing.def);
         let who = Who::Application { application, thing_id: thing.id, thing_key: thing.key };
         Ok(Admitted { who, token, access, registration, client_id, begun, definition })
     }
 
-    /// The same value for all sessions of an application, as long as it does not change.
-    fn share_access(&self, application: ApplicationId, access: Access) -> Arc<Access> {
-        let known = self.accesses.get(&application).map(|entry| entry.value().clone());
+    /// The same value for all sessions of a principal, as long as it does not change.
+    fn share_access(&self, principal: PrincipalId, access: Access) -> Arc<Access> {
+        let known = self.accesses.get(&principal).map(|entry| entry.value().clone());
         known.filter(|known| **known == access).unwrap_or_else(|| {
             let access = Arc::new(access);
-            self.accesses.insert(application, access.clone());
+            self.accesses.insert(principal, access.clone());
             access
         })
     }

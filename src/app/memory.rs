@@ -27,7 +27,7 @@ use super::connections::Home;
 use super::holder::{Holder, stranger};
 use crate::logging::PeerLog;
 
-pub use shared::SharedAccount;
+pub use shared::{Part, SharedAccount};
 
 /// For whom a connection holds memory: the principal's own organisation pays, wherever its sessions
 /// are.

@@ -9,10 +9,10 @@
 use std::sync::{Arc, OnceLock};
 
 use base::pool::Pools;
-use base::{ApplicationId, Clock, Code, Failure, Timestamp};
+use base::{Clock, Code, Failure, Timestamp};
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use rules::directory::{Directory, DirectoryWriter, Lifetime, Session};
+use rules::directory::{Directory, DirectoryWriter, Lifetime, PrincipalId, Session};
 use rules::identity::{Access, Identity, IdentityWriter};
 use store::Tables;
 
@@ -83,6 +83,7 @@ mod webhooks;
 
 pub use crate::broker::KeptState;
 pub use crate::events::LoginCause;
+pub use access::Leftovers;
 pub use audit::Deed;
 pub use bearer::Bearer;
 pub use certificates::{Certificates, ClientNames, Shown};
@@ -98,7 +99,7 @@ pub use large_replies::LargeReplies;
 pub use login::{Arrival, Credentials, LoginError, LoginFrom, address_full, login_failure};
 pub use login_rates::TooManyLogins;
 pub use long_answers::{LongAnswerPlace, LongAnswers};
-pub use memory::{Account, Memory, Payer, SharedAccount};
+pub use memory::{Account, Memory, Part, Payer, SharedAccount};
 pub use open::OpenError;
 pub use pace::Pace;
 pub use rates::Rate;
@@ -184,8 +185,10 @@ pub struct App {
     limits_reached: Mutex<happened::Reached>,
     webhooks: webhooks::Webhooks,
     page_secret: secret::PageSecret,
-    /// What sessions of an application got last: those of a fleet share it.
-    accesses: DashMap<ApplicationId, Arc<Access>>,
+    /// What clients that are gone have left elsewhere.
+    leftovers: OnceLock<Arc<dyn Leftovers>>,
+    /// What sessions of a principal got last: those of a fleet share it.
+    accesses: DashMap<PrincipalId, Arc<Access>>,
     /// Sessions that survive a restart and whose counters have changed since they were stored.
     stale: Mutex<Vec<Arc<Session>>>,
     /// Held from the making of a record to its place in the writer's queue: otherwise the record

@@ -1,5 +1,5 @@
 //! The room that the records of identity take in memory, by the organisations that own them. It goes by
-//! the length of their rows.
+//! the length of their rows, and the filters of roles.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl RecordSpace {
         for (change, row) in changes.iter().zip(&batch.0) {
             let (key, held) = match (change, row) {
                 (RecordChange::Put(record), Change::Put(table, key, value)) => {
-                    let bytes = (key.len() + value.len()) as u64;
+                    let bytes = (key.len() + value.len()) as u64 + records::beside_row(record);
                     ((*table, key.clone()), Some((owner(record), bytes)))
                 }
                 (_, Change::Put(table, key, _) | Change::Delete(table, key)) => {

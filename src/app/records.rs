@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use base::Timestamp;
+use base::{Timestamp, limits};
 use rules::identity::bootstrap::{self, Problem};
 use rules::identity::model::Role;
 use rules::identity::permission::Permission;
@@ -211,8 +211,16 @@ fn value(record: &Record) -> Vec<u8> {
 /// Table and key of a record's row, and the bytes of key and value.
 pub(super) fn sized_row(record: &Record) -> (Table, Vec<u8>, u64) {
     let (table, key) = row(record);
-    let bytes = (key.len() + value(record).len()) as u64;
+    let bytes = (key.len() + value(record).len()) as u64 + beside_row(record);
     (table, key, bytes)
+}
+
+/// What a record takes in memory beside its row and its members: filters are read into trees.
+pub(super) fn beside_row(record: &Record) -> u64 {
+    let Record::Role(role) = record else { return 0 };
+    let filters = role.topic_publish.iter().chain(&role.topic_subscribe);
+    let levels: usize = filters.map(|filter| filter.split('/').count()).sum();
+    levels as u64 * limits::TOPIC_LEVEL_BYTES
 }
 
 fn row(record: &Record) -> (Table, Vec<u8>) {

@@ -353,3 +353,37 @@ async fn a_will_that_waits_has_its_place_until_it_is_sent_or_dropped() {
     used_is(&server, "delayed_wills", 0).await;
     reader.expect_quiet().await;
 }
+
+#[tokio::test]
+async fn a_will_of_who_is_deleted_keeps_no_place() {
+    let server = TestServer::start();
+    let mut admin = server.admin("http").await;
+    let org = json!({ "id": "5cf885f41c5bd771c8065be8" }).to_string();
+    call(&mut admin, "session.org.switch", &org).await;
+    let viewer = "viewer@basicorg.example";
+    let delayed = |user: &str, secret: &str| {
+        let mut connect = Connect::login(V5, user, user, secret).resuming();
+        connect.will = Some(("wills/1", "lost", &[0x18, 0, 0, 1, 0], false));
+        connect
+    };
+    for number in 0..2 {
+        drop(delayed(&format!("mortal-{number}"), GREEDY).open(&server).await);
+    }
+    drop(delayed(viewer, "demo-viewer-password").open(&server).await);
+    used_is(&server, "delayed_wills", 3).await;
+    call(&mut admin, "thing.delete", r#"{"key":"mortal-0"}"#).await;
+    used_is(&server, "delayed_wills", 2).await;
+    let user = json!({ "emailAddress": viewer }).to_string();
+    call(&mut admin, "user.delete", &user).await;
+    used_is(&server, "delayed_wills", 1).await;
+    // Nor does one of who is still connected.
+    let mut connected = delayed("mortal-2", GREEDY).open(&server).await;
+    call(&mut admin, "thing.delete", r#"{"key":"mortal-2"}"#).await;
+    while connected.frame().await.is_some() {}
+    let gone = async || metric(&server, "pool_used", r#"pool="sessions""#).await == 1;
+    eventually("its session is gone", gone).await;
+    assert_eq!(used(&server, "delayed_wills").await, 1);
+    let app = json!({ "name": "demo-app" }).to_string();
+    call(&mut admin, "app.delete", &app).await;
+    used_is(&server, "delayed_wills", 0).await;
+}

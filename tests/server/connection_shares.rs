@@ -147,7 +147,31 @@ async fn people_get_in_beside_the_things_of_their_organisation_over_every_door()
     drop((things, lines, operator));
     admin.close().await;
     eventually("all places are free", async || {
-        metrics(&server).await.contains("tr50d_pool_used{pool=\"connections\"} 0\n")
+        // But that of this question.
+        metrics(&server).await.contains("tr50d_pool_used{pool=\"connections\"} 1\n")
     })
     .await;
+}
+
+#[tokio::test]
+async fn whoever_is_connected_takes_a_place() {
+    let server = TestServer::start();
+    let mut open = Vec::new();
+    for door in ["mqtt", "tcp", "http"] {
+        open.push(TcpStream::connect(server.address(door)).await.expect("a connection"));
+    }
+    let thing = server.thing("mqtt", "a-thing").await;
+    let id =
+        support::http::log_in(&server, "operator@basicorg.example", "demo-operator-password").await;
+    let head = format!("GET /events HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {id}\r\n\r\n");
+    open[2].write_all(head.as_bytes()).await.expect("sent");
+    let used = async |places: usize| {
+        let line = format!("tr50d_pool_used{{pool=\"connections\"}} {places}\n");
+        eventually("so many places", async || metrics(&server).await.contains(&line)).await;
+    };
+    used(5).await;
+    drop(open);
+    used(2).await;
+    drop(thing);
+    used(1).await;
 }

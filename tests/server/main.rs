@@ -90,6 +90,7 @@ mod revocation;
 mod search;
 mod second_factor;
 mod session_facts;
+mod session_memory;
 mod settings;
 mod shape;
 mod shares;

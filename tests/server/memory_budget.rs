@@ -1,8 +1,12 @@
 //! What connections may hold of the server's memory, and who closes when it is used up.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 
 use client::Version;
+use flate2::Compression;
+use flate2::read::ZlibEncoder;
+use serde_json::json;
 use support::http::metrics;
 use support::mqtt::{Connect, frame, text};
 use support::process::resident_of;
@@ -146,6 +150,84 @@ async fn wills_that_wait_are_published_when_their_memory_is_needed() {
     let message = reader.message().await;
     assert_eq!((&*message.topic, message.payload.len()), ("left/it", WILL), "one made way");
     assert!(made_way(&server).await > 0);
+}
+
+/// A request to `topic`, with these properties where the version has some.
+fn ask(version: Version, topic: &str, properties: &[u8], request: impl AsRef<[u8]>) -> Vec<u8> {
+    let length = properties.len();
+    let length = [length as u8 | 0x80, (length >> 7) as u8 | 0x80, (length >> 14) as u8];
+    let properties = match version {
+        Version::V5 => [&length, properties].concat(),
+        _ => Vec::new(),
+    };
+    frame(0x30, &[&text(topic), &properties, request.as_ref()])
+}
+
+fn deflated(request: &str) -> Vec<u8> {
+    let mut zlib = ZlibEncoder::new(request.as_bytes(), Compression::fast());
+    let mut deflated = Vec::new();
+    zlib.read_to_end(&mut deflated).expect("in memory");
+    deflated
+}
+
+#[tokio::test]
+async fn where_a_reply_goes_counts_until_it_has_gone() {
+    const PART: usize = 60_000;
+    const COUNT: usize = 100;
+    let (server, _dir) = start(&[]);
+    drop(Connect::thing(Version::V311, "target").open(&server).await);
+    let long = "t".repeat(PART);
+    let back = |topic: &str| [&[0x08], &*text(topic), &[0x09], &text(&long)].concat();
+    let own = ("operator@basicorg.example", "demo-operator-password");
+    let params = r#"{"thingKey":"target","method":"m","ackTimeout":100}"#;
+    let call = format!(r#"{{"1":{{"command":"method.exec","params":{params}}}}}"#);
+    let (api, response) = (format!("api/{long}"), format!("response/{long}"));
+    let calls = [
+        (Version::V311, ask(Version::V311, &api, b"", &call), PART),
+        (Version::V5, ask(Version::V5, "api", &back(&response), &call), 2 * PART),
+        (Version::V5, ask(Version::V5, "apiz", &back(&response), deflated(&call)), 2 * PART),
+    ];
+    for (version, call, bytes) in calls {
+        let mut asker = Connect::login(version, "asker", own.0, own.1).open(&server).await;
+        asker.send(&call.repeat(COUNT)).await;
+        // What is held counts in steps.
+        eventually("calls that wait", async || used(&server).await >= COUNT * bytes * 9 / 10).await;
+        drop(asker);
+        eventually("all is given back", async || used(&server).await == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_page_of_the_console_looks_at_counts() {
+    const VALUE: usize = 16_000;
+    const VALUES: usize = 50;
+    const VIEWS: usize = 16;
+    let (server, _dir) = start(&[]);
+    let mut thing = server.thing("http", "much").await;
+    for number in 0..VALUES {
+        let params = json!({ "key": number.to_string(), "value": "v".repeat(VALUE) });
+        call(&mut thing, "attribute.publish", &params.to_string()).await;
+    }
+    let (user, password) = ("operator@basicorg.example", "demo-operator-password");
+    let id = support::http::log_in(&server, user, password).await;
+    let view = |number| format!("view=%2Fo%2Fbasic-org%2Fthings%2Fmuch%3Fx%3D{number}");
+    let watch = async |numbers: std::ops::Range<usize>| {
+        let mut stream = dial(server.address("http")).await;
+        let views = numbers.map(view).collect::<Vec<_>>().join("&");
+        let head = format!("GET /events?{views} HTTP/1.1\r\nHost: x\r\nCookie: tr50d={id}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        stream
+    };
+    let watching = watch(0..VIEWS).await;
+    eventually("they count", async || used(&server).await > VIEWS * VALUE * VALUES / 2).await;
+    let mut others = Vec::new();
+    for number in 1..8 {
+        others.push(watch(number * VIEWS..(number + 1) * VIEWS).await);
+    }
+    eventually("some close", async || made_way(&server).await > 0).await;
+    assert!(used(&server).await <= BUDGET);
+    drop((watching, others));
+    eventually("all is given back", async || used(&server).await == 0).await;
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ pub struct Shares<P> {
     org_max: u64,
     pools: Arc<Pools>,
     usage: Arc<Usage>,
+    /// Whether what is held is all that is used of the pool.
+    is_all: bool,
     tenants: Level<OrgId>,
     orgs: HashMap<OrgId, Level<OrgId>>,
     principals: HashMap<OrgId, Level<P>>,
@@ -51,6 +53,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
             org_max: u64::MAX,
             pools: pools.clone(),
             usage,
+            is_all: true,
             tenants: Level::default(),
             orgs: HashMap::new(),
             principals: HashMap::new(),
@@ -63,6 +66,18 @@ impl<P: Copy + Ord + Hash> Shares<P> {
     #[must_use]
     pub fn with_org_max(self, org_max: u64) -> Self {
         Self { org_max, ..self }
+    }
+
+    /// More is used of the pool than is held by somebody; who knows of it says how much.
+    #[must_use]
+    pub fn of_a_part(self) -> Self {
+        Self { is_all: false, ..self }
+    }
+
+    fn note_used(&self) {
+        if self.is_all {
+            self.usage.set_used(self.tenants.held);
+        }
     }
 
     /// Takes so much.
@@ -169,7 +184,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         self.tenants.add(tenant, amount);
         self.orgs.entry(tenant).or_default().add(org, amount);
         self.principals.entry(org).or_default().add(who, amount);
-        self.usage.set_used(self.tenants.held);
+        self.note_used();
     }
 
     /// Takes so much from somebody who makes way for others.
@@ -205,7 +220,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
                 self.orgs.remove(&tenant);
             }
         }
-        self.usage.set_used(self.tenants.held);
+        self.note_used();
     }
 
     /// All that is held.

@@ -46,11 +46,36 @@ impl Drop for Counted {
     }
 }
 
+/// A part of an account; given back when this is dropped.
+pub struct Part {
+    account: SharedAccount,
+    held: usize,
+}
+
+impl Part {
+    /// Holds so many bytes in all.
+    pub fn set(&mut self, held: usize) {
+        let before = std::mem::replace(&mut self.held, held);
+        self.account.0.change(|state| state.held = state.held - before + held);
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 impl SharedAccount {
     /// The account of a connection that `stop` closes.
     pub fn new(memory: &Arc<Memory>, payer: Payer, stop: CancellationToken) -> Self {
         let state = Mutex::new(State { payer, held: 0, account: None });
         Self(Arc::new(Inner { memory: memory.clone(), stop, state }))
+    }
+
+    /// A part of it, of which nothing is held yet.
+    pub fn part(&self) -> Part {
+        Part { account: self.clone(), held: 0 }
     }
 
     /// Somebody else pays from now on.

@@ -19,7 +19,7 @@ use super::respond::Refused;
 use super::shared_windows::{Age, CHANGING_FOR, Looker, PARTS_FOR, Shared, WHOLE_FOR, Windows};
 use super::window::Window;
 use super::{asked, cookie, events, me, overview, sessions, thing, things};
-use crate::app::{App, EventReaderPlace, SIGN_OF_LIFE, Viewer};
+use crate::app::{App, EventReaderPlace, Part, SIGN_OF_LIFE, Viewer};
 use crate::events::Listener;
 use crate::tr50::asker::Asker;
 
@@ -45,6 +45,8 @@ pub struct Watching {
     is_over: bool,
     stop: CancellationToken,
     place: EventReaderPlace,
+    /// What of the memory the windows are that it has seen.
+    held: Part,
 }
 
 /// The screens with a window.
@@ -74,6 +76,8 @@ struct View {
     /// What the viewer has.
     seen: Option<Arc<Window>>,
     /// Of that window.
+    bytes: usize,
+    /// The same.
     age: Option<Age>,
 }
 
@@ -100,6 +104,7 @@ impl View {
             shared: None,
             since: Instant::now(),
             seen: None,
+            bytes: 0,
             age: None,
         })
     }
@@ -131,6 +136,7 @@ impl View {
         let looker = Looker { address: &self.address, seen, own: &own, since };
         let make = async || self.screen.window(&in_org).await;
         let looked = shared.look(looker, self.least, make).await?;
+        self.bytes = looked.window.bytes();
         (self.seen, self.age) = (Some(looked.window), Some(looked.age));
         self.shared = Some(shared);
         Ok(looked.news)
@@ -180,6 +186,16 @@ impl Screen {
     }
 }
 
+impl Drop for Watching {
+    fn drop(&mut self) {
+        for view in std::mem::take(&mut self.views) {
+            // Nobody may look at it any more.
+            drop((view.shared, view.seen));
+            self.windows.forget_unseen(&view.address);
+        }
+    }
+}
+
 impl Watching {
     /// Begins to look at the windows of these addresses, for who shows a session's cookie.
     ///
@@ -192,7 +208,7 @@ impl Watching {
         headers: &HeaderMap,
         views: &[String],
         conn: ConnInfo,
-        stop: CancellationToken,
+        (stop, held): (CancellationToken, Part),
     ) -> Result<Self, Failure> {
         let id = cookie::session_id(headers, &conn);
         let id = id.ok_or_else(|| Failure::session_invalid("is unknown: log in."))?;
@@ -224,6 +240,7 @@ impl Watching {
             is_over: false,
             stop,
             place,
+            held,
         })
     }
 
@@ -248,7 +265,13 @@ impl Watching {
                 return Some("event: ended\ndata: {}\n\n".into());
             }
             let mut texts = Vec::new();
+            let mut held: usize = self.views.iter().map(|view| view.bytes).sum();
             for view in &mut self.views {
+                // Its memory may be needed for others before it has looked at all.
+                if stop.is_cancelled() {
+                    return None;
+                }
+                held -= view.bytes;
                 match view.look(&self.windows).await {
                     Ok(news) => texts.extend(news),
                     Err(Refused::Failure(failure)) if failure.is_temporary() => {}
@@ -259,7 +282,10 @@ impl Watching {
                         texts.push(text.into());
                     }
                 }
+                held += view.bytes;
+                self.held.set(held + texts.iter().map(Bytes::len).sum::<usize>());
             }
+            self.held.set(held);
             let ages = self.views.iter().filter_map(|view| view.age);
             let older = ages.filter(|age| is_behind && age.made < self.looked);
             self.due = older.map(|age| age.due).min();

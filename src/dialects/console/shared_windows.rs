@@ -105,6 +105,17 @@ struct News<'a> {
 }
 
 impl Windows {
+    /// Forgets the windows of an address at which nobody looks.
+    pub(super) fn forget_unseen(&self, address: &str) {
+        let mut all = self.0.lock();
+        if let Some(of_address) = all.get_mut(address) {
+            of_address.retain(|shared| Arc::strong_count(shared) > 1);
+            if of_address.is_empty() {
+                all.remove(address);
+            }
+        }
+    }
+
     /// That of who has these rights.
     pub(super) fn of(&self, address: &str, access: &Arc<Access>) -> Arc<Shared> {
         let mut all = self.0.lock();

@@ -94,6 +94,12 @@ pub(super) struct Window {
 pub(super) const PAGE: u64 = 60;
 
 impl Window {
+    /// The bytes of its cells.
+    pub(super) fn bytes(&self) -> usize {
+        let cells = |row: &Row| row.cells.iter().map(|cell| cell.0.len()).sum::<usize>();
+        self.rows.iter().map(cells).sum()
+    }
+
     /// The list as a table. `view`: the address of its page, if the stream keeps it up to date.
     pub(super) fn table(&self, asked: &InOrg<'_>, view: Option<&str>) -> Markup {
         self.written(asked, view, None)

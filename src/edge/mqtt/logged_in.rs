@@ -888,6 +888,7 @@ impl LoggedIn {
         }
         // Last, so that a new connection is the one that takes over until all this is done.
         server.app.end(&self.session, closing.reason, now);
+        self.session.forget_topics();
     }
 
     /// Finishes what was begun for a client that is gone: others with the same login may wait for

@@ -39,7 +39,7 @@ use crate::things::feed::Wildcards;
 pub struct MqttServer {
     app: Arc<App>,
     watchers: Watchers,
-    wills: Wills,
+    wills: Arc<Wills>,
 }
 
 /// Serves an MQTT connection until it ends, or until `stop` before its login. `full`: the server
@@ -70,7 +70,8 @@ impl MqttServer {
     /// An edge without connections.
     pub fn new(app: Arc<App>) -> Self {
         app.feed.forward_to(Box::new(ByBroker(app.broker.clone(), app.clock.clone())));
-        let wills = Wills::new(&app.pools);
+        let wills = Arc::new(Wills::new(&app.pools));
+        app.follow_leftovers(wills.clone());
         Self { app, watchers: Watchers::default(), wills }
     }
 

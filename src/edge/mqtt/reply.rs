@@ -35,6 +35,13 @@ impl ReplyTo {
         }
     }
 
+    /// The bytes of what the asker wants back, which are held until the reply has gone.
+    pub fn bytes(&self) -> usize {
+        let response_topic = self.response_topic.as_ref().map_or(0, |topic| topic.len());
+        let correlation_data = self.correlation_data.as_ref().map_or(0, |data| data.len());
+        self.suffix.len() + response_topic + correlation_data
+    }
+
     /// `reply` or `replyz`.
     pub const fn stem(&self) -> &'static str {
         if self.compressed { "replyz" } else { "reply" }
@@ -58,6 +65,11 @@ impl From<Reply> for Push {
 }
 
 impl Reply {
+    /// The bytes that it takes, with where it goes.
+    pub fn bytes(&self) -> usize {
+        self.to.bytes() + self.body.len()
+    }
+
     /// The reply of somebody who is gone; none if it is another message.
     pub fn of(push: &Push) -> Option<Self> {
         let replied = push.reply.as_ref()?;

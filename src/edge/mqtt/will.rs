@@ -21,8 +21,8 @@ use tokio::task::AbortHandle;
 use super::MqttServer;
 use super::logged_in::{Destination, carry_out};
 use super::thing_command::ThingCommand;
-use crate::app::Account;
-use crate::broker::{Message, Owner};
+use crate::app::{Account, App, Leftovers};
+use crate::broker::{Message, Owner, Scope};
 
 /// A will, and how long to wait with it.
 pub(super) struct Will {
@@ -195,6 +195,10 @@ impl Wills {
         session: &Arc<Session>,
         (wanted, expiry_s): (bool, u32),
     ) {
+        // Who was deleted leaves none: it would wait, and not be published then.
+        let is_revoked = session.end().is_some_and(|end| end.reason.is_revocation());
+        let scope = Scope::Login(owner.principal.clone());
+        let wanted = wanted && !(is_revoked && server.app.is_gone(session, &scope));
         let mut inner = self.inner.lock();
         if inner.live.get(owner).is_none_or(|live| !Arc::ptr_eq(&live.session, session)) {
             return;
@@ -242,6 +246,21 @@ async fn wait(delay: Duration, account: Account) {
         if account.is_over() { Poll::Ready(()) } else { due.as_mut().poll(cx) }
     })
     .await;
+}
+
+impl Leftovers for Wills {
+    fn follow(&self, app: &App, scope: &Scope) {
+        let is_in = |owner: &Owner, left: &Left| match scope {
+            Scope::Login(principal) => owner.principal == *principal,
+            Scope::Org(org) => left.org == *org,
+            Scope::All => true,
+        };
+        let mut inner = self.inner.lock();
+        let waiting = inner.waiting.iter().filter(|(owner, will)| is_in(owner, &will.left));
+        let gone = waiting.filter(|(_, will)| app.is_gone(&will.left.session, scope));
+        let gone: Vec<_> = gone.map(|(owner, _)| owner.clone()).collect();
+        gone.iter().for_each(|owner| drop(inner.take_waiting(owner)));
+    }
 }
 
 impl Inner {

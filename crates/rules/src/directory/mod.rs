@@ -420,9 +420,13 @@ impl DirectoryWriter {
         if session.detached {
             return Events::default();
         }
-        let context = session.context.write();
+        let mut context = session.context.write();
         if session.end.set(End { reason, at: now }).is_err() {
             return Events::default();
+        }
+        // An MQTT connection may have replies on the way to topics.
+        if session.link.mqtt_level == 0 {
+            context.forget_topics();
         }
         session.set_facets(session.facets().with_reason(Some(reason)));
         // First into the history: who looks for it here and there finds it.

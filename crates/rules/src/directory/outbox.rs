@@ -42,12 +42,13 @@ impl Push {
 
     /// The bytes that it takes.
     fn bytes(&self) -> usize {
-        self.topic.len() + self.payload.len()
+        let replied = self.reply.as_ref().and_then(|reply| reply.correlation_data.as_ref());
+        self.topic.len() + self.payload.len() + replied.map_or(0, |data| data.len())
     }
 
     /// The bytes that it takes if it is a reply; messages are small.
     fn reply_bytes(&self) -> usize {
-        if self.reply.is_some() { self.payload.len() } else { 0 }
+        if self.reply.is_some() { self.bytes() } else { 0 }
     }
 }
 
@@ -316,8 +317,11 @@ mod tests {
         let outbox = Outbox::new(true);
         let reply = || Push {
             topic: "reply".into(),
-            payload: vec![b' '; limits::OUTBOX_BYTES_MAX / 4].into(),
-            reply: Some(Box::new(Replied { qos: 0, correlation_data: None })),
+            payload: vec![b' '; limits::OUTBOX_BYTES_MAX / 8 - 5].into(),
+            reply: Some(Box::new(Replied {
+                qos: 0,
+                correlation_data: Some(vec![b' '; limits::OUTBOX_BYTES_MAX / 8].into()),
+            })),
         };
         assert_eq!((0..10).filter(|_| outbox.push(reply())).count(), 4);
         assert!(outbox.push(message()), "messages are small");

@@ -673,6 +673,12 @@ impl Session {
         self.context.read().access.topic_publish.allows(topic, self.who.own_key())
     }
 
+    /// Lets go of the topics that it might publish and subscribe to: nothing more comes of it. What is
+    /// known of it is kept long, and what its roles were then may be large.
+    pub fn forget_topics(&self) {
+        self.context.write().forget_topics();
+    }
+
     /// How it ended; none while it lives.
     pub fn end(&self) -> Option<End> {
         if let Some(original) = &self.original {
@@ -801,6 +807,12 @@ impl Session {
 }
 
 impl OrgContext {
+    pub(super) fn forget_topics(&mut self) {
+        if self.access.has_filters() {
+            self.access = Arc::new(self.access.without_topics());
+        }
+    }
+
     pub(super) fn push_switch(&mut self, switch: OrgSwitch) {
         if self.switches.len() >= limits::ORG_SWITCHES_MAX {
             self.switches.remove(0);

@@ -128,6 +128,24 @@ impl Access {
         }
     }
 
+    /// The same without the topics, which may be many; of who has ended and publishes no more.
+    #[must_use]
+    pub fn without_topics(&self) -> Self {
+        let (topic_publish, topic_subscribe) = (TopicRights::default(), TopicRights::default());
+        Self {
+            topic_publish,
+            topic_subscribe,
+            org: self.org.clone(),
+            role_keys: self.role_keys.clone(),
+            ..*self
+        }
+    }
+
+    /// Whether it holds filters of roles.
+    pub fn has_filters(&self) -> bool {
+        self.topic_publish.has_filters() || self.topic_subscribe.has_filters()
+    }
+
     /// Whether it has the permission of this name, if there is such a one.
     pub fn allows(&self, name: &str) -> bool {
         self.permissions.allows_named(name)

@@ -9,7 +9,7 @@ use super::access::{EVERYONE_SET, READING_SET, reaches};
 use super::model::{Application, User};
 use super::permission::{Permission, PermissionSet};
 use super::registry::{Granted, Registry};
-use super::topic_rights::TopicRights;
+use super::topic_rights::{TopicFilters, TopicRights};
 
 /// What gives rights in an organisation.
 #[derive(Clone, Debug)]
@@ -29,6 +29,9 @@ pub enum Source {
 
 /// All topics.
 static ALL_TOPICS: LazyLock<Vec<String>> = LazyLock::new(|| vec!["#".to_owned()]);
+
+/// The same, for those who may have them.
+static ALL_FILTERS: LazyLock<TopicFilters> = LazyLock::new(TopicFilters::all);
 
 impl Source {
     /// What gives the user rights in an organisation; none: the user may not enter it.
@@ -96,6 +99,22 @@ impl Source {
         }
     }
 
+    fn publish(&self) -> Option<&TopicFilters> {
+        match self {
+            Self::SuperAdmin | Self::OrgAdmin(_) => Some(&ALL_FILTERS),
+            Self::Role(granted, _) => Some(granted.publish()),
+            Self::SuperOps | Self::Login => None,
+        }
+    }
+
+    fn subscribe(&self) -> Option<&TopicFilters> {
+        match self {
+            Self::SuperAdmin | Self::OrgAdmin(_) | Self::SuperOps => Some(&ALL_FILTERS),
+            Self::Role(granted, _) => Some(granted.subscribe()),
+            Self::Login => None,
+        }
+    }
+
     /// The names by which it gives a permission that it gives: that of the permission, and that of
     /// the family.
     pub fn names_of(&self, permission: Permission) -> Vec<&str> {
@@ -139,14 +158,13 @@ impl Grants {
         };
         role_keys.sort_unstable();
         role_keys.dedup();
-        let filters = |of: fn(&Source) -> &[String]| {
-            let filters = sources.iter().flat_map(of);
-            TopicRights::new(filters.map(String::as_str), user)
+        let filters = |of: fn(&Source) -> Option<&TopicFilters>| {
+            TopicRights::new(sources.iter().filter_map(of), user)
         };
         Self {
             permissions,
-            topic_publish: filters(Source::topic_publish),
-            topic_subscribe: filters(Source::topic_subscribe),
+            topic_publish: filters(Source::publish),
+            topic_subscribe: filters(Source::subscribe),
             role_keys,
         }
     }

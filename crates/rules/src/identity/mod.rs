@@ -47,7 +47,7 @@ pub use second_factor::{Accepted, RECOVERY_BYTES, RECOVERY_CODES, SECRET_BYTES, 
 pub use standard_role::{STANDARD_ROLES, StandardRole};
 pub use thing_def::ThingDef;
 pub use token::{Lapsed, Terms, Token};
-pub use topic_rights::{TOPIC_FILTER_RULE, TopicRights, is_topic_filter};
+pub use topic_rights::{TOPIC_FILTER_RULE, TopicFilters, TopicRights, is_topic_filter};
 pub use webhook::{SwitchedOff, Webhook, WebhookOwner, WebhookRights, WebhookStart};
 
 use registry::Registry;

@@ -224,6 +224,28 @@ impl User {
         }
     }
 
+    /// The same without what sessions have no use for, of which it may be hundreds of kilobytes. What is
+    /// known of a session keeps its user as it was at the login, whatever changes then.
+    pub(super) fn of_sessions(&self) -> Self {
+        let Self { id, email, home, .. } = self;
+        Self {
+            password_hash: self.password_hash.clone(),
+            first_name: self.first_name.clone(),
+            last_name: self.last_name.clone(),
+            owner: self.owner,
+            super_admin: self.super_admin,
+            super_ops: self.super_ops,
+            second_factor: self.second_factor.clone(),
+            mfa_required: self.mfa_required,
+            locale: self.locale.clone(),
+            ban: self.ban.clone(),
+            created_on: self.created_on,
+            created_by: self.created_by.clone(),
+            updated: self.updated.clone(),
+            ..Self::bare(*id, email.clone(), *home)
+        }
+    }
+
     /// Who has the server's data directory, as a super administrator that is no record and has no
     /// password.
     pub fn on_machine(name: String, home: OrgId, now: Timestamp) -> Self {
@@ -308,6 +330,27 @@ pub struct Application {
 }
 
 impl Application {
+    /// The same without what sessions have no use for, as of users.
+    pub(super) fn of_sessions(&self) -> Self {
+        Self {
+            token_id: self.token_id,
+            token_name: self.token_name.clone(),
+            token_hash: self.token_hash,
+            first_terms: self.first_terms.clone(),
+            auto_register: self.auto_register,
+            auto_register_def: self.auto_register_def,
+            restrict_access_to_self: self.restrict_access_to_self,
+            org_admin: self.org_admin,
+            super_admin: self.super_admin,
+            super_ops: self.super_ops,
+            ban: self.ban.clone(),
+            created_on: self.created_on,
+            created_by: self.created_by.clone(),
+            updated: self.updated.clone(),
+            ..Self::bare(self.id, self.name.clone(), self.org)
+        }
+    }
+
     /// One of which only this is known: without rights, and nobody can log in so.
     pub(crate) fn bare(id: ApplicationId, name: String, org: OrgId) -> Self {
         Self {

@@ -15,6 +15,7 @@ use super::lookalike::outlines;
 use super::model::{Application, Org, Role, User};
 use super::permission::{Permission, PermissionSet};
 use super::record::{Record, Records};
+use super::topic_rights::TopicFilters;
 use super::{Identity, ThingDef, Token, Webhook};
 
 /// The records, indexed. A change keeps every index, so that nothing is ever built anew.
@@ -35,6 +36,8 @@ pub(super) struct Registry {
     roles: HashMap<RoleId, Arc<Granted>>,
     roles_of: HashMap<OrgId, Vec<Arc<Granted>>>,
     users: HashMap<UserId, Arc<User>>,
+    /// As sessions keep them; so that those of one user share it.
+    users_of_sessions: HashMap<UserId, Arc<User>>,
     users_by_email: HashMap<String, Arc<User>>,
     users_of: HashMap<OrgId, Vec<Arc<User>>>,
     /// Those who are invited and no members yet.
@@ -44,6 +47,7 @@ pub(super) struct Registry {
     users_by_outline: Outlines<UserId>,
     user_ids_of: ById<UserId, User>,
     applications: HashMap<ApplicationId, Arc<Application>>,
+    applications_of_sessions: HashMap<ApplicationId, Arc<Application>>,
     /// By each of their tokens.
     applications_by_token: HashMap<[u8; 32], Arc<Application>>,
     users_by_token: HashMap<[u8; 32], Arc<User>>,
@@ -82,6 +86,8 @@ pub struct Granted {
     pub role: Role,
     /// What its names grant.
     pub permissions: PermissionSet,
+    publish: TopicFilters,
+    subscribe: TopicFilters,
 }
 
 static PUBLISH: LazyLock<Option<Permission>> = LazyLock::new(|| Permission::named("topic.publish"));
@@ -92,23 +98,43 @@ static SUBSCRIBE: LazyLock<Option<Permission>> =
 impl Granted {
     /// Filters of the ordinary topics that may be published to.
     pub fn topic_publish(&self) -> &[String] {
-        self.with(*PUBLISH, &self.role.topic_publish)
+        with(&self.permissions, *PUBLISH, &self.role.topic_publish)
     }
 
     /// Filters of those that may be subscribed to.
     pub fn topic_subscribe(&self) -> &[String] {
-        self.with(*SUBSCRIBE, &self.role.topic_subscribe)
+        with(&self.permissions, *SUBSCRIBE, &self.role.topic_subscribe)
     }
 
-    fn with<'f>(&self, switch: Option<Permission>, filters: &'f [String]) -> &'f [String] {
-        let on = switch.is_some_and(|permission| self.permissions.allows(permission));
-        if on { filters } else { &[] }
+    /// The first, for those who hold the role.
+    pub const fn publish(&self) -> &TopicFilters {
+        &self.publish
     }
+
+    /// The others.
+    pub const fn subscribe(&self) -> &TopicFilters {
+        &self.subscribe
+    }
+}
+
+fn with<'f>(
+    permissions: &PermissionSet,
+    switch: Option<Permission>,
+    filters: &'f [String],
+) -> &'f [String] {
+    let on = switch.is_some_and(|permission| permissions.allows(permission));
+    if on { filters } else { &[] }
 }
 
 impl From<Role> for Granted {
     fn from(role: Role) -> Self {
-        Self { permissions: PermissionSet::from_names(&role.permissions), role }
+        let permissions = PermissionSet::from_names(&role.permissions);
+        let filters = |switch, filters| {
+            TopicFilters::new(with(&permissions, switch, filters).iter().map(String::as_str))
+        };
+        let publish = filters(*PUBLISH, &role.topic_publish);
+        let subscribe = filters(*SUBSCRIBE, &role.topic_subscribe);
+        Self { role, permissions, publish, subscribe }
     }
 }
 
@@ -214,6 +240,7 @@ impl Registry {
         self.token_ends.extend(user.token_ends().map(|end| (end, holder)));
         insert_outlines(&mut self.users_by_outline, &user.email, user.id);
         self.users_by_email.insert(user.email.to_lowercase(), user.clone());
+        self.users_of_sessions.insert(user.id, Arc::new(user.of_sessions()));
         self.users.insert(user.id, user);
     }
 
@@ -235,6 +262,7 @@ impl Registry {
         }
         take_out_outlines(&mut self.users_by_outline, &user.email, id);
         self.users_by_email.remove(&user.email.to_lowercase());
+        self.users_of_sessions.remove(&id);
     }
 
     fn put_application(&mut self, application: Application) {
@@ -249,11 +277,14 @@ impl Registry {
         }
         let holder = TokenHolder::Application(application.org, application.id);
         self.token_ends.extend(application.token_ends().map(|end| (end, holder)));
+        let kept = Arc::new(application.of_sessions());
+        self.applications_of_sessions.insert(application.id, kept);
         self.applications.insert(application.id, application);
     }
 
     fn remove_application(&mut self, id: ApplicationId) {
         let Some(application) = self.applications.remove(&id) else { return };
+        self.applications_of_sessions.remove(&id);
         take_out(&mut self.applications_of, application.org, |other| other.id == id);
         take_out_by_id(&mut self.application_ids_of, application.org, id);
         let further = application.tokens.iter().map(|token| token.hash);
@@ -388,6 +419,24 @@ impl Identity {
     /// The user with this id.
     pub fn user(&self, id: UserId) -> Option<Arc<User>> {
         self.registry.read().users.get(&id).cloned()
+    }
+
+    /// A user as sessions keep it: of what only the record has it is free.
+    pub fn user_of_sessions(&self, user: &Arc<User>) -> Arc<User> {
+        let registry = self.registry.read();
+        // One who has changed since is as it was when it was looked at.
+        let is_same = registry.users.get(&user.id).is_some_and(|known| Arc::ptr_eq(known, user));
+        let kept = registry.users_of_sessions.get(&user.id).filter(|_| is_same);
+        kept.cloned().unwrap_or_else(|| Arc::new(user.of_sessions()))
+    }
+
+    /// The same of an application.
+    pub fn application_of_sessions(&self, application: &Arc<Application>) -> Arc<Application> {
+        let (registry, id) = (self.registry.read(), application.id);
+        let known = registry.applications.get(&id);
+        let is_same = known.is_some_and(|known| Arc::ptr_eq(known, application));
+        let kept = registry.applications_of_sessions.get(&id).filter(|_| is_same);
+        kept.cloned().unwrap_or_else(|| Arc::new(application.of_sessions()))
     }
 
     /// The user with this e-mail address, whatever its case.

@@ -1,9 +1,9 @@
 //! Which ordinary MQTT topics somebody may publish or subscribe to: the filters of roles, joined.
 
-use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use base::{limits, topic};
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::model::User;
 
@@ -32,21 +32,38 @@ fn filter_of(text: &str, own: &str) -> String {
 }
 
 /// The topics that somebody may publish to, or subscribe to. Ordinary topics never begin with `$`.
+/// Each session has some, so they hold no more than what is the session's own.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct TopicRights {
     /// All of them.
     all: bool,
     /// Of the others only those below the key of the session's own thing.
     below_own_key: bool,
-    filters: Node,
+    /// Whether they are a user's, who has no thing.
+    of_user: bool,
+    /// The names of the user, if filters ask for them.
+    users: Box<[Box<str>]>,
+    filters: SmallVec<[TopicFilters; 1]>,
+}
+
+/// The filters of a role, which all who hold it share.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicFilters(Arc<Root>);
+
+#[derive(PartialEq, Eq, Default, Debug)]
+struct Root {
+    node: Node,
+    /// Whether one asks for the names of a user.
+    named: bool,
 }
 
 /// The filters that begin with the levels that lead here.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(PartialEq, Eq, Default, Debug)]
 struct Node {
-    texts: BTreeMap<Box<str>, Self>,
-    /// Levels with the key of the session's thing in them: the texts around it.
-    keyed: Vec<(Box<[Box<str>]>, Self)>,
+    /// In their order.
+    texts: Vec<(Box<str>, Self)>,
+    /// Levels with one of the session's own names in them: the texts around it.
+    keyed: Vec<(Name, Box<[Box<str>]>, Self)>,
     any: Option<Box<Self>>,
     /// Whether a filter ends here.
     here: bool,
@@ -54,8 +71,55 @@ struct Node {
     below: bool,
 }
 
+/// Which of the session's own names a level has in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Name {
+    Thing,
+    User,
+}
+
+/// The session's own names, where it has them.
+#[derive(Clone, Copy)]
+struct Own<'o> {
+    thing: Option<&'o str>,
+    user: Option<&'o str>,
+}
+
+impl<'o> Own<'o> {
+    fn named(self, name: Name) -> Option<&'o str> {
+        match name {
+            Name::Thing => self.thing,
+            Name::User => self.user,
+        }
+    }
+}
+
 /// The nodes that a filter has come to.
 type Nodes<'n> = SmallVec<[&'n Node; 8]>;
+
+/// The filter of all topics.
+static ALL: LazyLock<TopicFilters> = LazyLock::new(|| TopicFilters::new(["#"]));
+
+impl TopicFilters {
+    /// Reads the filters of a role.
+    pub fn new<'f>(filters: impl IntoIterator<Item = &'f str>) -> Self {
+        let mut root = Root::default();
+        for filter in filters {
+            // Nobody has both names.
+            if filter.contains(THING_KEY) && filter.contains(USER) {
+                continue;
+            }
+            root.named |= filter.contains(USER);
+            root.node.add(filter.split('/'));
+        }
+        Self(Arc::new(root))
+    }
+
+    /// The filter of all topics.
+    pub fn all() -> Self {
+        ALL.clone()
+    }
+}
 
 impl TopicRights {
     /// Every topic.
@@ -64,42 +128,40 @@ impl TopicRights {
     }
 
     /// What these filters of roles allow; `user`: the holder, if it is one.
-    pub fn new<'f>(filters: impl IntoIterator<Item = &'f str>, user: Option<&User>) -> Self {
-        let mut rights = Self::default();
-        for filter in filters {
-            match user {
-                _ if filter == "#" => return Self::all(),
-                // A user has no thing.
-                Some(_) if filter.contains(THING_KEY) => {}
-                // Each name in a filter of its own, so that none has a part of both.
-                Some(user) if filter.contains(USER) => {
-                    let id = user.id.to_string();
-                    for name in [id.as_str(), &user.email] {
-                        if is_level(name) {
-                            rights.filters.add(filter.split('/'), Some(name));
-                        }
-                    }
-                }
-                None if filter.contains(USER) => {}
-                _ => rights.filters.add(filter.split('/'), None),
+    pub fn new<'f>(
+        filters: impl IntoIterator<Item = &'f TopicFilters>,
+        user: Option<&User>,
+    ) -> Self {
+        let mut rights = Self { of_user: user.is_some(), ..Self::default() };
+        for more in filters {
+            if !rights.filters.iter().any(|known| Arc::ptr_eq(&known.0, &more.0)) {
+                rights.filters.push(more.clone());
             }
         }
-        rights.all = rights.covers("#", None);
-        rights
+        if let (Some(user), true) = (user, rights.filters.iter().any(|one| one.0.named)) {
+            let names = [user.id.to_string(), user.email.clone()];
+            let names = names.into_iter().filter(|name| is_level(name));
+            rights.users = names.map(String::into_boxed_str).collect();
+        }
+        if rights.covers("#", None) { Self::all() } else { rights }
     }
 
     /// The same, but only below the key of the session's own thing.
     #[must_use]
     pub fn below_own_key(mut self) -> Self {
         if std::mem::take(&mut self.all) {
-            self.filters.below = true;
+            self.filters.push(TopicFilters::all());
         }
         self.below_own_key = true;
         self
     }
 
-    /// Whether the topic is among them. `own`: the key of the session's thing. Free of allocations,
-    /// and one branch for who may everything.
+    pub(super) fn has_filters(&self) -> bool {
+        !self.filters.is_empty()
+    }
+
+    /// Whether the topic is among them. `own`: the key of the session's thing. Free of allocations
+    /// for who has a few roles, and one branch for who may everything.
     pub fn allows(&self, name: &str, own: Option<&str>) -> bool {
         self.all || self.covers_some(name, own)
     }
@@ -126,7 +188,14 @@ impl TopicRights {
                 return false;
             }
         }
-        self.filters.covers(filter, own)
+        let thing = own.filter(|_| !self.of_user);
+        let roots: Nodes<'_> = self.filters.iter().map(|one| &one.0.node).collect();
+        if self.users.is_empty() {
+            return cover(roots, filter, Own { thing, user: None });
+        }
+        // Each of the names by itself: no filter has a part of both.
+        let by = |user: &str| cover(roots.clone(), filter, Own { thing, user: Some(user) });
+        self.users.iter().any(|user| by(user))
     }
 }
 
@@ -136,62 +205,70 @@ fn is_level(name: &str) -> bool {
 }
 
 impl Node {
-    fn add<'l>(&mut self, levels: impl Iterator<Item = &'l str>, user: Option<&str>) {
+    fn add<'l>(&mut self, levels: impl Iterator<Item = &'l str>) {
         let mut node = self;
         for level in levels {
             node = match level {
                 "#" => return node.below = true,
                 "+" => node.any.get_or_insert_default(),
-                keyed if keyed.contains(THING_KEY) => {
-                    let around: Box<[Box<str>]> = keyed.split(THING_KEY).map(Into::into).collect();
-                    node.at_key(around)
-                }
-                text => {
-                    let text = user.map_or(text.into(), |user| text.replace(USER, user));
-                    node.texts.entry(text.into()).or_default()
-                }
+                keyed if keyed.contains(THING_KEY) => node.at_key(Name::Thing, THING_KEY, keyed),
+                keyed if keyed.contains(USER) => node.at_key(Name::User, USER, keyed),
+                text => node.at_text(text),
             };
         }
         node.here = true;
     }
 
-    fn at_key(&mut self, around: Box<[Box<str>]>) -> &mut Self {
-        let known = self.keyed.iter().position(|(known, _)| *known == around);
-        let index = known.unwrap_or_else(|| {
-            self.keyed.push((around, Self::default()));
-            self.keyed.len() - 1
+    fn at_text(&mut self, text: &str) -> &mut Self {
+        let found = self.texts.binary_search_by(|(known, _)| (**known).cmp(text));
+        let index = found.unwrap_or_else(|index| {
+            // Most levels have one behind them.
+            self.texts.reserve_exact(1);
+            self.texts.insert(index, (text.into(), Self::default()));
+            index
         });
-        &mut self.keyed[index].1
+        &mut self.texts[index].1
     }
 
-    /// Whether all names that a filter matches fall under filters from here on. A wildcard of one
-    /// level stands for a text that none of them has: what matches that matches every text.
-    fn covers(&self, filter: &str, own: Option<&str>) -> bool {
-        // A name has a level at least.
-        let filter = if filter == "#" { "+/#" } else { filter };
-        let mut nodes: Nodes<'_> = smallvec![self];
-        for level in filter.split('/') {
-            if nodes.iter().any(|node| node.below) {
-                return true;
-            }
-            if level == "#" {
-                return cover_rest(nodes);
-            }
-            nodes = nodes.iter().flat_map(|node| node.behind(level, own)).collect();
-        }
-        nodes.iter().any(|node| node.here || node.below)
+    fn at_key(&mut self, name: Name, place: &str, level: &str) -> &mut Self {
+        let around: Box<[Box<str>]> = level.split(place).map(Into::into).collect();
+        let is = |known: &(Name, Box<[Box<str>]>, Self)| known.0 == name && known.1 == around;
+        let index = self.keyed.iter().position(is).unwrap_or_else(|| {
+            self.keyed.reserve_exact(1);
+            self.keyed.push((name, around, Self::default()));
+            self.keyed.len() - 1
+        });
+        &mut self.keyed[index].2
     }
 
     /// The nodes behind a level of a filter.
-    fn behind<'n>(&'n self, level: &str, own: Option<&str>) -> impl Iterator<Item = &'n Self> {
+    fn behind<'n>(&'n self, level: &str, own: Own<'_>) -> impl Iterator<Item = &'n Self> {
         let exact = level != "+";
-        let text = self.texts.get(level).filter(|_| exact);
-        let is =
-            |around: &[Box<str>]| own.is_some_and(|own| exact && is_around(level, around, own));
-        let keyed = self.keyed.iter().filter(move |(around, _)| is(around)).map(|(_, node)| node);
-        let keyed: Nodes<'_> = keyed.collect();
+        let found = self.texts.binary_search_by(|(known, _)| (**known).cmp(level));
+        let text = found.ok().filter(|_| exact).map(|index| &self.texts[index].1);
+        let is = |(name, around, _): &&'n (Name, Box<[Box<str>]>, Self)| {
+            exact && own.named(*name).is_some_and(|own| is_around(level, around, own))
+        };
+        let keyed: Nodes<'_> = self.keyed.iter().filter(is).map(|(.., node)| node).collect();
         text.into_iter().chain(keyed).chain(self.any.as_deref())
     }
+}
+
+/// Whether all names that a filter matches fall under filters from these nodes on. A wildcard of one
+/// level stands for a text that none of them has: what matches that matches every text.
+fn cover(mut nodes: Nodes<'_>, filter: &str, own: Own<'_>) -> bool {
+    // A name has a level at least.
+    let filter = if filter == "#" { "+/#" } else { filter };
+    for level in filter.split('/') {
+        if nodes.iter().any(|node| node.below) {
+            return true;
+        }
+        if level == "#" {
+            return cover_rest(nodes);
+        }
+        nodes = nodes.iter().flat_map(|node| node.behind(level, own)).collect();
+    }
+    nodes.iter().any(|node| node.here || node.below)
 }
 
 /// Whether all names that go on from one of these nodes fall under a filter.
@@ -226,7 +303,7 @@ mod tests {
     use super::*;
 
     fn rights(filters: &[&str]) -> TopicRights {
-        TopicRights::new(filters.iter().copied(), None)
+        TopicRights::new([&TopicFilters::new(filters.iter().copied())], None)
     }
 
     #[test]
@@ -264,7 +341,7 @@ mod tests {
         check(&["a/b", "+/c"], "+/b", false);
         check(&["+"], "#", false);
         check(&["+/+"], "a", false);
-        assert_eq!(rights(&["+", "+/+/#"]), TopicRights { all: true, ..rights(&["+", "+/+/#"]) });
+        assert_eq!(rights(&["+", "+/+/#"]), TopicRights::all());
     }
 
     #[test]
@@ -298,7 +375,8 @@ mod tests {
         let identity = demo();
         let viewer = identity.user_by_email("viewer@basicorg.example").expect("a user");
         let check = |user: &User, name: &str, expected: bool| {
-            let rights = TopicRights::new(["u/%user%/#", "%thingKey%/#"], Some(user));
+            let filters = ["u/%user%/#", "%thingKey%/#"].map(|filter| TopicFilters::new([filter]));
+            let rights = TopicRights::new(&filters, Some(user));
             assert_eq!(rights.covers(&format!("u/{name}/#"), Some(name)), expected, "{name}");
             assert!(!rights.covers(&format!("{name}/#"), Some(name)));
         };
@@ -366,7 +444,10 @@ mod tests {
             held in proptest::collection::vec("([ab+]/){0,2}[ab+#]", 0..5),
             filter in "([ab+]/){0,2}[ab+#]",
         ) {
-            let rights = TopicRights::new(held.iter().map(String::as_str), None);
+            let rights = TopicRights::new([&TopicFilters::new(held.iter().map(String::as_str))], None);
+            // Of several roles, all filters count together.
+            let apart: Vec<_> = held.iter().map(|filter| TopicFilters::new([&**filter])).collect();
+            let apart = TopicRights::new(&apart, None);
             let mut names = vec![String::new()];
             let mut all = Vec::new();
             for _ in 0..5 {
@@ -383,6 +464,7 @@ mod tests {
             let matching = all.iter().filter(|name| topic::matches(&filter, name));
             let expected = matching.clone().all(|name| matched(&held, name));
             prop_assert_eq!(rights.covers(&filter, None), expected);
+            prop_assert_eq!(apart.covers(&filter, None), expected);
             for name in &all {
                 prop_assert_eq!(rights.allows(name, None), matched(&held, name));
             }

@@ -83,11 +83,11 @@ impl LoggedIn {
                 return self.send_reply(server, Reply { to, body }, out);
             }
         };
-        let (mut body, room) = (Vec::new(), owed.has_room(payload.len()));
-        let app = &server.app;
+        let (mut body, held) = (Vec::new(), payload.len() + to.bytes());
+        let (app, room) = (&server.app, owed.has_room(held));
         match exchange::on_connection(app, &self.caller, &payload, room, now, &mut body) {
             None if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
-                owe(owed, payload.len() + body.len(), Promise::deflated(to, body));
+                owe(owed, held + body.len(), Promise::deflated(to, body));
             }
             None => {
                 let body = compress::deflate_if(compressed, body);
@@ -130,7 +130,8 @@ impl LoggedIn {
             return;
         };
         let body = out.len();
-        let (app, room) = (&server.app, owed.has_room(publish.payload.len()));
+        let held = publish.payload.len() + suffix.len();
+        let (app, room) = (&server.app, owed.has_room(held));
         match exchange::on_connection(app, &self.caller, publish.payload, room, now, out) {
             None => {
                 if server.watchers.has(&self.principal) {
@@ -334,9 +335,9 @@ impl LoggedIn {
         if unclaimed.replies.len() >= limits::UNCLAIMED_MAX
             && let Some(oldest) = unclaimed.replies.pop_front()
         {
-            unclaimed.bytes -= oldest.body.len();
+            unclaimed.bytes -= oldest.bytes();
         }
-        unclaimed.bytes += reply.body.len();
+        unclaimed.bytes += reply.bytes();
         unclaimed.replies.push_back(reply);
     }
 }
@@ -344,7 +345,7 @@ impl LoggedIn {
 /// Lets the reply to a request of so many bytes come when it is ready; meanwhile the client goes
 /// on.
 fn promise(owed: &mut Owed, to: ReplyTo, bytes: usize, pending: Pending) {
-    let bytes = bytes + pending.bytes();
+    let bytes = bytes + to.bytes() + pending.bytes();
     if pending.waits_for_device {
         return owed.push_from_device(bytes, Promise::reply(to, pending));
     }
