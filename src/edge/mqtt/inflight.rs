@@ -190,7 +190,7 @@ impl Inflight {
 
     /// Keeps a reply until there is room. False when too many wait.
     pub fn wait(&mut self, reply: Reply) -> bool {
-        let bytes = self.waiting_bytes + reply.body.len();
+        let bytes = self.waiting_bytes + reply.bytes();
         let room =
             self.waiting.len() < limits::OUTBOX_MESSAGES_MAX && bytes <= limits::OUTBOX_BYTES_MAX;
         if room {
@@ -203,7 +203,7 @@ impl Inflight {
     /// The next reply that waits, when there is room for it.
     pub fn next_waiting(&mut self) -> Option<Reply> {
         let reply = if self.has_room() { self.waiting.pop_front() } else { None }?;
-        self.waiting_bytes -= reply.body.len();
+        self.waiting_bytes -= reply.bytes();
         Some(reply)
     }
 }
