@@ -21,7 +21,6 @@ impl<P: Peer> Connection<P> {
         self.partial = Vec::new();
         let is_broken = self.stream.is_broken();
         if is_broken {
-            // Thousands that have gone at once wait for their turns.
             self.drop_unsent();
         }
         let mut made_way = self.wait_for_turn().await;
@@ -169,7 +168,7 @@ impl<P: Peer> Connection<P> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn drop_unsent(&mut self) {
+    pub(super) fn drop_unsent(&mut self) {
         (self.unsent, self.unsent_room) = (BytesMut::new(), 0);
     }
 }
