@@ -25,7 +25,11 @@ script(async () => {
   assert.equal(query(), "?query=a-&kind=application&sort=-whoAmI");
 
   step("columns");
-  const heads = () => page.locator("thead [data-cell]").evaluateAll((cells) => cells.map((cell) => cell.dataset.cell));
+  const heads = async () => {
+    // The new page has its address before it has its table.
+    await page.waitForLoadState("domcontentloaded");
+    return page.locator("thead [data-cell]").evaluateAll((cells) => cells.map((cell) => cell.dataset.cell));
+  };
   const choose = async (...labels) => {
     await page.locator("summary", { hasText: "Columns" }).click();
     for (const label of labels) await page.getByLabel(label, { exact: true }).click();
