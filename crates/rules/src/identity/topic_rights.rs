@@ -62,13 +62,19 @@ struct Root {
 struct Node {
     /// In their order.
     texts: Vec<(Box<str>, Self)>,
-    /// Levels with one of the session's own names in them: the texts around it.
-    keyed: Vec<(Name, Box<[Box<str>]>, Self)>,
+    keyed: Vec<(Keyed, Self)>,
     any: Option<Box<Self>>,
     /// Whether a filter ends here.
     here: bool,
     /// Whether one ends with `#` behind this.
     below: bool,
+}
+
+/// A level with one of the session's own names in it, and the texts around it.
+#[derive(PartialEq, Eq, Debug)]
+struct Keyed {
+    name: Name,
+    around: Box<[Box<str>]>,
 }
 
 /// Which of the session's own names a level has in it.
@@ -231,14 +237,14 @@ impl Node {
     }
 
     fn at_key(&mut self, name: Name, place: &str, level: &str) -> &mut Self {
-        let around: Box<[Box<str>]> = level.split(place).map(Into::into).collect();
-        let is = |known: &(Name, Box<[Box<str>]>, Self)| known.0 == name && known.1 == around;
-        let index = self.keyed.iter().position(is).unwrap_or_else(|| {
+        let level = Keyed { name, around: level.split(place).map(Into::into).collect() };
+        let found = self.keyed.iter().position(|(known, _)| *known == level);
+        let index = found.unwrap_or_else(|| {
             self.keyed.reserve_exact(1);
-            self.keyed.push((name, around, Self::default()));
+            self.keyed.push((level, Self::default()));
             self.keyed.len() - 1
         });
-        &mut self.keyed[index].2
+        &mut self.keyed[index].1
     }
 
     /// The nodes behind a level of a filter.
@@ -246,10 +252,11 @@ impl Node {
         let exact = level != "+";
         let found = self.texts.binary_search_by(|(known, _)| (**known).cmp(level));
         let text = found.ok().filter(|_| exact).map(|index| &self.texts[index].1);
-        let is = |(name, around, _): &&'n (Name, Box<[Box<str>]>, Self)| {
-            exact && own.named(*name).is_some_and(|own| is_around(level, around, own))
+        let is = |keyed: &Keyed| {
+            exact && own.named(keyed.name).is_some_and(|own| is_around(level, &keyed.around, own))
         };
-        let keyed: Nodes<'_> = self.keyed.iter().filter(is).map(|(.., node)| node).collect();
+        let keyed = self.keyed.iter().filter(|(keyed, _)| is(keyed));
+        let keyed: Nodes<'_> = keyed.map(|(_, node)| node).collect();
         text.into_iter().chain(keyed).chain(self.any.as_deref())
     }
 }
