@@ -9,6 +9,7 @@ use client::Version;
 use parking_lot::Mutex;
 use support::mqtt::{Connect, PING};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tr50d::edge::ByteStream;
 
 /// The device's end.
 pub(crate) struct Near(Arc<Mutex<Inner>>);
@@ -72,6 +73,8 @@ fn wake(reader: Option<Waker>) {
         reader.wake();
     }
 }
+
+impl ByteStream for Far {}
 
 impl AsyncRead for Far {
     fn poll_read(

@@ -19,7 +19,9 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use base::limits;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, Interest, ReadBuf,
+};
 use tokio::net::TcpStream;
 
 /// Closes the sending side, then reads on for a while: input that is not read when a socket closes
@@ -75,15 +77,6 @@ impl Stream {
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_write_closed())
     }
 
-    /// The socket; none if that is below something else.
-    fn tcp(&self) -> Option<&TcpStream> {
-        match self {
-            Self::Tcp(tcp) => Some(tcp),
-            Self::Tls(stream) => Some(stream.get_ref().0),
-            Self::Boxed(_) | Self::Held(_) => None,
-        }
-    }
-
     /// Notes that the peer has logged in: what is held for it needs no room of strangers.
     pub(crate) fn note_login(&mut self) {
         if let Self::Held(stream) = self {
@@ -102,9 +95,25 @@ pub trait HeldStream: ByteStream {
 }
 
 /// A byte stream that can be boxed.
-pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// The socket at the bottom; none in memory.
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
+    }
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+impl ByteStream for DuplexStream {}
+
+impl ByteStream for Stream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Boxed(stream) => stream.tcp(),
+            Self::Held(stream) => stream.tcp(),
+        }
+    }
+}
 
 impl AsyncRead for Stream {
     fn poll_read(

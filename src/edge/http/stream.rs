@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{self, Sleep};
 
 use crate::app::Lease;
+use crate::edge::ByteStream;
 
 /// A stream with bytes to be read before its own.
 pub(super) struct Replay<T> {
@@ -25,6 +27,12 @@ impl<T> Replay<T> {
     /// `inner`, with `first` before it.
     pub(super) fn new(inner: T, first: Bytes) -> Self {
         Self { inner, first }
+    }
+}
+
+impl<T: ByteStream> ByteStream for Replay<T> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.inner.tcp()
     }
 }
 
@@ -213,6 +221,12 @@ impl<T> Counted<T> {
     /// The stream alone.
     pub(super) fn into_inner(self) -> T {
         self.inner
+    }
+}
+
+impl<T: ByteStream> ByteStream for Counted<T> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.inner.tcp()
     }
 }
 

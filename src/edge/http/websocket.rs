@@ -14,12 +14,13 @@ use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::super::{HeldStream, Stream};
+use super::super::{ByteStream, HeldStream, Stream};
 use super::stream::{Counted, HeldBytes, Replay, take_into};
 use crate::app::Lease;
 
@@ -132,7 +133,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Payloads<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> HeldStream for Payloads<T> {
+impl<T: ByteStream> ByteStream for Payloads<T> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.socket.get_ref().tcp()
+    }
+}
+
+impl<T: ByteStream> HeldStream for Payloads<T> {
     fn note_login(&mut self) {
         self.socket.get_mut().note_login();
     }
