@@ -13,17 +13,17 @@ use super::App;
 use super::effects::Affected;
 use crate::broker::{Identity, Scope};
 
-/// What clients that are gone have left, and what ends with whose it is.
-pub trait Leftovers: Send + Sync {
-    /// Somebody in this scope may be gone.
-    fn follow(&self, app: &App, scope: &Scope);
+/// Wills that wait for their delay, and end with those whose they are.
+pub trait DelayedWills: Send + Sync {
+    /// Drops those of who is gone, which somebody in this scope may be.
+    fn drop_of_gone(&self, app: &App, scope: &Scope);
 }
 
 impl App {
-    /// Has what is left follow those whose it is.
-    pub fn follow_leftovers(&self, leftovers: Arc<dyn Leftovers>) {
-        if self.leftovers.set(leftovers).is_err() {
-            tracing::error!("there are leftovers already");
+    /// Has wills that wait end with those whose they are.
+    pub fn watch_delayed_wills(&self, wills: Arc<dyn DelayedWills>) {
+        if self.delayed_wills.set(wills).is_err() {
+            tracing::error!("there is somebody who has the wills already");
         }
     }
 
@@ -206,8 +206,8 @@ impl App {
     /// they end when those are gone, or may no longer be in the organisation, and lose the
     /// subscriptions that may no longer be held.
     pub(super) fn follow_kept_sessions(&self, scope: &Scope) {
-        if let Some(leftovers) = self.leftovers.get() {
-            leftovers.follow(self, scope);
+        if let Some(wills) = self.delayed_wills.get() {
+            wills.drop_of_gone(self, scope);
         }
         let records = &self.records;
         let known: RefCell<HashMap<ApplicationId, Option<Arc<Access>>>> = RefCell::default();

@@ -83,7 +83,7 @@ mod webhooks;
 
 pub use crate::broker::KeptState;
 pub use crate::events::LoginCause;
-pub use access::Leftovers;
+pub use access::DelayedWills;
 pub use audit::Deed;
 pub use bearer::Bearer;
 pub use certificates::{Certificates, ClientNames, Shown};
@@ -185,8 +185,8 @@ pub struct App {
     limits_reached: Mutex<happened::Reached>,
     webhooks: webhooks::Webhooks,
     page_secret: secret::PageSecret,
-    /// What clients that are gone have left elsewhere.
-    leftovers: OnceLock<Arc<dyn Leftovers>>,
+    /// Wills that wait, which the MQTT edge has.
+    delayed_wills: OnceLock<Arc<dyn DelayedWills>>,
     /// What sessions of a principal got last: those of a fleet share it.
     accesses: DashMap<PrincipalId, Arc<Access>>,
     /// Sessions that survive a restart and whose counters have changed since they were stored.

@@ -191,7 +191,7 @@ impl App {
             limits_reached: Mutex::default(),
             webhooks,
             page_secret: secret::PageSecret::default(),
-            leftovers: OnceLock::new(),
+            delayed_wills: OnceLock::new(),
             accesses: DashMap::new(),
             stale: Mutex::default(),
             journal: Mutex::default(),

@@ -71,7 +71,7 @@ impl MqttServer {
     pub fn new(app: Arc<App>) -> Self {
         app.feed.forward_to(Box::new(ByBroker(app.broker.clone(), app.clock.clone())));
         let wills = Arc::new(Wills::new(&app.pools));
-        app.follow_leftovers(wills.clone());
+        app.watch_delayed_wills(wills.clone());
         Self { app, watchers: Watchers::default(), wills }
     }
 

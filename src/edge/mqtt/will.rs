@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use super::MqttServer;
 use super::logged_in::{Destination, carry_out};
 use super::thing_command::ThingCommand;
-use crate::app::{Account, App, Leftovers};
+use crate::app::{Account, App, DelayedWills};
 use crate::broker::{Message, Owner, Scope};
 
 /// A will, and how long to wait with it.
@@ -248,8 +248,8 @@ async fn wait(delay: Duration, account: Account) {
     .await;
 }
 
-impl Leftovers for Wills {
-    fn follow(&self, app: &App, scope: &Scope) {
+impl DelayedWills for Wills {
+    fn drop_of_gone(&self, app: &App, scope: &Scope) {
         let is_in = |owner: &Owner, left: &Left| match scope {
             Scope::Login(principal) => owner.principal == *principal,
             Scope::Org(org) => left.org == *org,
