@@ -397,6 +397,19 @@ impl Drop for Turn {
 }
 
 #[cfg(test)]
+impl Cores {
+    /// Full cores, of which each has used so much.
+    pub(crate) fn full(threads: usize, used: &[(Asker, Duration)]) -> Arc<Self> {
+        let (cores, moment) =
+            (Self::new(threads, &Arc::default(), Counter::default()), Duration::from_millis(1));
+        cores.look(moment, moment);
+        used.iter().for_each(|(asker, used)| cores.note(*asker, *used));
+        cores.look(moment, moment);
+        cores
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use base::UserId;
     use proptest::prelude::*;
@@ -418,11 +431,8 @@ mod tests {
 
     /// Full cores, of which each tenant has used so much.
     fn full(threads: usize, used: &[(u8, u32)]) -> Arc<Cores> {
-        let cores = Cores::new(threads, &Arc::default(), Counter::default());
-        cores.look(MS, MS);
-        used.iter().for_each(|(tenant, ms)| cores.note(org(*tenant), MS * *ms));
-        cores.look(MS, MS);
-        cores
+        let used: Vec<_> = used.iter().map(|(tenant, ms)| (org(*tenant), MS * *ms)).collect();
+        Cores::full(threads, &used)
     }
 
     #[test]

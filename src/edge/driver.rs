@@ -398,13 +398,7 @@ impl<P: Peer> Connection<P> {
                 Ok(Offered::All) => {}
                 // The rest when others had their turn.
                 Ok(Offered::Part) => break,
-                Err(error) => {
-                    if error.kind() != io::ErrorKind::TimedOut {
-                        // It has gone. Thousands that go at once wait for their turns to end.
-                        self.drop_unsent();
-                    }
-                    return Poll::Ready(self.peer.on_eof());
-                }
+                Err(_) => return Poll::Ready(self.peer.on_eof()),
             }
             if later || came >= most || went >= limits::PASS_WRITE_BYTES || pass.is_over() {
                 // The rest comes behind what others have to do.
@@ -696,7 +690,10 @@ impl<P: Peer> Connection<P> {
         } else {
             self.keep_unsent(output);
             let mut unsent = std::mem::take(&mut self.unsent);
-            let (written, offered) = self.write_some(cx, &unsent)?;
+            let (written, offered) = self.write_some(cx, &unsent).inspect_err(|_| {
+                // It has gone. Of thousands that go at once each waits for its turn to end.
+                self.drop_unsent();
+            })?;
             unsent.advance(written);
             self.unsent = unsent;
             // What the peer takes is soon gone.
@@ -783,10 +780,12 @@ mod tests {
     use std::sync::Arc;
 
     use base::pool::{Pool, Pools};
-    use base::{ConnInfo, Protocol};
+    use base::{ConnInfo, OrgId, Protocol};
+    use futures_util::future::BoxFuture;
     use parking_lot::Mutex;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::JoinHandle;
 
     use super::*;
     use crate::app::{Memory, Payer};
@@ -806,19 +805,22 @@ mod tests {
 
     /// Speaks a protocol of one frame, which ends with `!`, or with `?` if it causes work, during
     /// which the connection closes; or of questions, `#`, with an answer of a mebibyte each; or `*`,
-    /// for three replies of as much as may wait, which come later.
+    /// for three replies of as much as may wait, which come later; or `%`, for one that never comes; or
+    /// `~`, which take long.
+    #[derive(Default)]
     struct Probe {
         seen: Arc<Mutex<Seen>>,
         works: bool,
         memory: Option<Arc<Memory>>,
         /// When its connection may end.
         turn: Option<Instant>,
+        cores: Option<Arc<Cores>>,
     }
 
     impl Peer for Probe {
         /// Bytes of a reply that came later.
         type Done = usize;
-        type Reply = std::future::Ready<usize>;
+        type Reply = BoxFuture<'static, usize>;
         type Closing = ();
 
         // Long enough for a busy machine that moves a hundred megabytes.
@@ -847,9 +849,18 @@ mod tests {
             }
             if bytes == b"*" {
                 for _ in 0..3 {
-                    owed.push(0, std::future::ready(limits::UNSENT_BYTES_MAX));
+                    owed.push(0, Box::pin(std::future::ready(limits::UNSENT_BYTES_MAX)));
                 }
                 return Ok(1);
+            }
+            if bytes == b"%" {
+                owed.push(0, Box::pin(std::future::pending()));
+                return Ok(1);
+            }
+            if bytes.starts_with(b"~") {
+                let begun = Instant::now();
+                while begun.elapsed() < limits::PASS_TIME {}
+                return Ok(bytes.len());
             }
             if bytes.ends_with(b"?") {
                 self.works = true;
@@ -876,6 +887,14 @@ mod tests {
 
         fn account(&self) -> Option<Account> {
             self.memory.as_ref().map(|memory| memory.open(stranger()))
+        }
+
+        fn cores(&self) -> Option<&Arc<Cores>> {
+            self.cores.as_ref()
+        }
+
+        fn asker(&self) -> Option<Asker> {
+            Some(asker())
         }
 
         fn set_waker(&self, _: &Waker) {}
@@ -934,9 +953,27 @@ mod tests {
         }
     }
 
+    fn info() -> ConnInfo {
+        ConnInfo::new(Protocol::Tcp, "192.0.2.1:5".parse().expect("an address"))
+    }
+
     fn stranger() -> Payer {
-        let peer = "192.0.2.1:5".parse().expect("an address");
-        Payer::stranger(&ConnInfo::new(Protocol::Tcp, peer))
+        Payer::stranger(&info())
+    }
+
+    fn asker() -> Asker {
+        crate::app::stranger(&info())
+    }
+
+    /// A connection over a socket; `inside`: over what is inside another stream, such as a tunnel.
+    async fn over_tcp(probe: Probe, inside: bool) -> (TcpStream, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        let near = TcpStream::connect(address).await.expect("a connection");
+        let (far, _) = listener.accept().await.expect("accepted");
+        let stream = Stream::Tcp(far);
+        let stream = if inside { Stream::Boxed(Box::new(stream)) } else { stream };
+        (near, tokio::spawn(serve(probe, stream, CancellationToken::new())))
     }
 
     /// A connection whose peer's words come in pieces of `piece` bytes.
@@ -951,11 +988,8 @@ mod tests {
     ) -> (DuplexStream, Arc<Mutex<Seen>>, impl Future<Output = ()>) {
         let (near, far) = tokio::io::duplex(piece);
         let seen = Arc::<Mutex<Seen>>::default();
-        let served = serve(
-            Probe { seen: seen.clone(), works: false, memory, turn: None },
-            Stream::Boxed(Box::new(far)),
-            CancellationToken::new(),
-        );
+        let probe = Probe { seen: seen.clone(), memory, ..Probe::default() };
+        let served = serve(probe, Stream::Boxed(Box::new(far)), CancellationToken::new());
         (near, seen, served)
     }
 
@@ -1106,13 +1140,8 @@ mod tests {
     async fn what_a_peer_that_has_gone_did_not_read_is_dropped_before_its_end_has_its_turn() {
         let pools = Arc::<Pools>::default();
         let memory = Some(Memory::new(Some(64 * MEBIBYTE as u64), &pools));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let address = listener.local_addr().expect("its address");
-        let mut near = TcpStream::connect(address).await.expect("a connection");
-        let (far, _) = listener.accept().await.expect("accepted");
         let turn = Some(Instant::now() + Duration::from_secs(3600));
-        let probe = Probe { seen: Arc::default(), works: false, memory, turn };
-        let served = tokio::spawn(serve(probe, Stream::Tcp(far), CancellationToken::new()));
+        let (mut near, served) = over_tcp(Probe { memory, turn, ..Probe::default() }, false).await;
         let used = || pools.usage(Pool::Memory).used() as usize;
         let until = async |is_so: &dyn Fn(usize) -> bool| {
             while !is_so(used()) {
@@ -1127,6 +1156,53 @@ mod tests {
         until(&|used| used == 0).await;
         assert!(!served.is_finished());
         served.abort();
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_without_an_answer_needs_no_turn_for_the_rest() {
+        let (of_network, holder) = asker();
+        assert_ne!(of_network, OrgId::from_bytes([9; 12]));
+        let other = (OrgId::from_bytes([9; 12]), holder);
+        let used = [(asker(), Duration::from_millis(60)), (other, Duration::from_millis(1))];
+        for (goes, inside) in [(false, false), (true, false), (true, true)] {
+            let (cores, seen) = (Cores::full(1, &used), Arc::<Mutex<Seen>>::default());
+            let probe =
+                Probe { seen: seen.clone(), cores: Some(cores.clone()), ..Probe::default() };
+            let (mut near, served) = over_tcp(probe, inside).await;
+            near.write_all(b"%").await.expect("sent");
+            while seen.lock().places.is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let turn = cores.turn(asker()).await;
+            near.write_all(b"####").await.expect("sent");
+            if goes {
+                near.set_zero_linger().expect("a reset");
+                drop(near);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                drop(turn);
+                served.await.expect("served");
+                assert_eq!(seen.lock().answers, 0);
+            } else {
+                drop(turn);
+                near.read_exact(&mut vec![0; 4 * MEBIBYTE]).await.expect("answers");
+                served.abort();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn others_come_between_the_parts_of_what_takes_long() {
+        const PARTS: usize = 8;
+        let (mut near, seen, served) = probe(limits::READ_BYTES);
+        near.write_all(&vec![b'~'; PARTS * limits::PASS_PART_BYTES]).await.expect("sent");
+        drop(near);
+        let mut served = std::pin::pin!(served);
+        for part in 1..PARTS {
+            assert!(futures_util::poll!(&mut served).is_pending());
+            assert_eq!(seen.lock().places.len(), part);
+        }
+        served.await;
+        assert_eq!(seen.lock().places.len(), PARTS);
     }
 
     #[tokio::test]
