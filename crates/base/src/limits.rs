@@ -508,8 +508,9 @@ pub const TOLD_AT_ONCE: usize = 8;
 pub const LONG_WORK_NICE: i32 = 5;
 
 /// How long a thread of long work works before it yields: on one core, others wait as long. The
-/// scheduler of the system takes the core from it after a tick, up to 4 ms.
-pub const YIELD_AFTER: Duration = Duration::from_micros(250);
+/// scheduler of the system takes the core from it after a tick, up to 4 ms. Who yields gives away more
+/// than its share, so more often would make lists take much longer while the core is full.
+pub const YIELD_AFTER: Duration = Duration::from_millis(1);
 
 /// Long work that waits for its turn, of all principals: some seconds of each core, were every one
 /// the longest listing. Who has most of it makes way.
