@@ -143,7 +143,8 @@ impl App {
         let stale = std::mem::take(&mut *self.stale.lock());
         // Before anything can fail: what is not stored now is noted again with its next command.
         stale.iter().for_each(|session| session.clear_stale());
-        let mut written = vec![self.save_ends(), self.store_token_uses()];
+        let bytes = self.stored_bytes.store(&self.tables);
+        let mut written = vec![self.save_ends(), self.store_token_uses(), bytes];
         for step in stale.chunks(limits::EXPIRY_STEP) {
             let stored = self.store_step(step);
             if stored.is_err() {

@@ -25,6 +25,7 @@ use crate::things::feed::Feed;
 use crate::things::files::Files;
 use crate::things::mailbox::Mailbox;
 use crate::things::registry::Things;
+use crate::things::stored_bytes::StoredBytes;
 use crate::things::telemetry::Telemetry;
 
 mod access;
@@ -133,6 +134,8 @@ pub struct App {
     pub metrics: Metrics,
     /// What things have measured.
     pub telemetry: Telemetry,
+    /// What of it, of mails and of things is on the disk.
+    stored_bytes: Arc<StoredBytes>,
     /// What waits for things.
     pub mailbox: Mailbox,
     /// What things have stored.

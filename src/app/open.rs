@@ -11,7 +11,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use rules::directory::{DirectoryConfig, DirectoryWriter, Who};
 use rules::identity::IdentityWriter;
-use store::{Durability, Store, StoreError, Tables};
+use store::{DiskShares, Durability, Store, StoreError, Tables};
 use tokio::runtime::Handle;
 
 use super::connection_history::ConnectionHistory;
@@ -47,6 +47,7 @@ use crate::things::files::transfer::TransferError;
 use crate::things::files::{Files, FilesConfig};
 use crate::things::mailbox::{Mailbox, MailboxConfig};
 use crate::things::registry::Things;
+use crate::things::stored_bytes::StoredBytes;
 use crate::things::telemetry::Telemetry;
 
 /// Why the parts can't be put together. Each is one sentence for the operator.
@@ -101,7 +102,8 @@ impl App {
         if let Some(ttl_s) = idle::stored_ttl_s(store, config.sessions.max_age_s)? {
             sessions.set_ttl_s(ttl_s);
         }
-        let files = Files::new(tables.clone(), files_config(&config), clock.clone(), &pools);
+        let disk = Arc::new(DiskShares::new(store.room(), &pools));
+        let files = Files::new(tables.clone(), files_config(&config), clock.clone(), &disk);
         let files = Arc::new(files);
         // Grows from start to start, unless more than a thousand points a second were recorded.
         let arrival = now.as_millis() as u32;
@@ -121,11 +123,12 @@ impl App {
         // Half the cores: a flood of logins leaves the others to those who are in.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let metrics = Metrics::new(commands);
-        let things = Things::open(tables.clone(), config.limits.things, &pools)?;
+        let bytes = Arc::new(StoredBytes::open(&tables, disk.clone())?);
+        let things = Things::open(tables.clone(), config.limits.things, &bytes)?;
         let (months, series_max) = (config.telemetry.retention_months, config.limits.series);
-        let telemetry = Telemetry::open(tables.clone(), arrival, months, (series_max, &pools))?;
+        let telemetry = Telemetry::open(tables.clone(), arrival, months, (series_max, &bytes))?;
         loading.done("things");
-        let broker = Broker::open(tables.clone(), &broker_config, &pools, now)?;
+        let broker = Broker::open(tables.clone(), &broker_config, &disk, now)?;
         loading.done("MQTT sessions");
         let events = EventsConfig {
             keep_days: config.events.keep_days,
@@ -138,7 +141,7 @@ impl App {
         let kept =
             (config.sessions.connection_history_days, config.sessions.connection_history_max);
         let connection_history = ConnectionHistory::open(tables.clone(), kept, &pools, now)?;
-        let mailbox = Mailbox::new(tables.clone(), mailbox_config, &pools);
+        let mailbox = Mailbox::new(tables.clone(), mailbox_config, &bytes);
         mailbox.record_in(Box::new(MethodEvents {
             events: events.clone(),
             tables: tables.clone(),
@@ -159,6 +162,7 @@ impl App {
             cores: turns_of_cores.clone(),
             login_rates: LoginRates::new(config.limits.logins_per_s()),
             org_rates: Default::default(),
+            stored_bytes: bytes,
             telemetry,
             mailbox,
             config,

@@ -57,8 +57,9 @@ fn failure(error: TransferError) -> Failure {
     let code = match error {
         TransferError::Store(error) => return error.into(),
         TransferError::DiskFull => return StoreError::NoRoom.into(),
-        TransferError::OverShare(over) => return over.into(),
-        TransferError::Full | TransferError::TooLarge(_) => Code::STORAGE_FULL,
+        TransferError::OverShare(_) | TransferError::Full | TransferError::TooLarge(_) => {
+            Code::STORAGE_FULL
+        }
         TransferError::Ticket(_) | TransferError::OnlyUpload | TransferError::OnlyDownload => {
             Code::NOT_FOUND
         }

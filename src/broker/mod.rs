@@ -37,7 +37,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use base::pool::{OverShare, Pools};
+use base::pool::OverShare;
 use base::{OrgId, Timestamp, limits as bounds, topic};
 use dashmap::DashMap;
 use mqtt::QoS;
@@ -58,7 +58,7 @@ use kept::KeptSessions;
 use retained::Retained;
 use rows::SessionRow;
 use session::{FoundRows, Kept};
-use shares::{BrokerShares, Found};
+use shares::{BrokerShares, Disk, Found};
 use tree::Tree;
 
 /// How large the broker may get; each is shared by all (`docs/limits.md`).
@@ -182,14 +182,14 @@ impl Broker {
     pub fn open(
         tables: Tables,
         config: &BrokerConfig,
-        pools: &Arc<Pools>,
+        disk: &Arc<Disk>,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
         let inner = Inner {
-            retained: Retained::new(tables.clone(), config, pools),
+            retained: Retained::new(tables.clone(), config, disk),
             tables,
             orgs: DashMap::new(),
-            shares: Arc::new(BrokerShares::new(config, pools)),
+            shares: Arc::new(BrokerShares::new(config, disk)),
             kept: Mutex::default(),
             numbers: AtomicU64::new(1),
             epochs: AtomicU64::new(1),

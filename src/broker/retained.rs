@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use base::pool::{OverShare, Pool, Pools, Usage};
+use base::pool::{OverShare, Pool, Usage};
 use base::shares::Shares;
 use base::{ApplicationId, OrgId, Timestamp, UserId, topic};
 use parking_lot::Mutex;
@@ -15,7 +15,7 @@ use store::{Batch, Receipt, StoreError, Table, Tables};
 
 use super::message::Message;
 use super::publishing::Publisher;
-use super::shares::{Holder, NOBODY};
+use super::shares::{Disk, Holder, NOBODY};
 use super::{BrokerConfig, limits, rows};
 
 /// The retained messages of all organisations.
@@ -162,13 +162,14 @@ impl RetainedShares {
 
 impl Retained {
     /// Those of a store, not counted yet.
-    pub(super) fn new(tables: Tables, config: &BrokerConfig, pools: &Arc<Pools>) -> Self {
+    pub(super) fn new(tables: Tables, config: &BrokerConfig, disk: &Arc<Disk>) -> Self {
         let shares = RetainedShares {
-            messages: Shares::new(Pool::RetainedMessages, config.retained_max, pools),
-            bytes: Shares::new(Pool::RetainedBytes, config.retained_bytes_max, pools),
+            messages: Shares::new(Pool::RetainedMessages, config.retained_max, disk.pools()),
+            bytes: Shares::new(Pool::RetainedBytes, config.retained_bytes_max, disk.pools())
+                .within(disk.clone()),
             counting: Some(Counting::default()),
         };
-        let usage = pools.usage(Pool::RetainedMessages).clone();
+        let usage = disk.pools().usage(Pool::RetainedMessages).clone();
         Self { tables, shares: Mutex::new(shares), usage, counted: AtomicBool::new(false) }
     }
 

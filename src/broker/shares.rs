@@ -4,14 +4,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use base::pool::{OverShare, Pool, Pools};
+use base::pool::{OverShare, Pool};
 use base::shares::Shares;
 use base::{ApplicationId, OrgId, limits};
 use parking_lot::Mutex;
 use rules::directory::{Principal, PrincipalId};
+use store::DiskShares;
 
 use super::BrokerConfig;
 use super::session::{Identity, Owner};
+
+/// The disk, which others share, too.
+pub(super) type Disk = DiskShares<Option<PrincipalId>>;
 
 /// For whom something is counted: a principal in an organisation.
 pub(super) type Holder = (OrgId, PrincipalId);
@@ -63,13 +67,15 @@ pub(super) trait Ledger {
 }
 
 impl BrokerShares {
-    pub(super) fn new(config: &BrokerConfig, pools: &Arc<Pools>) -> Self {
-        let shares = |pool, max| Shares::new(pool, max, pools);
+    pub(super) fn new(config: &BrokerConfig, disk: &Arc<Disk>) -> Self {
+        let shares = |pool, max| Shares::new(pool, max, disk.pools());
         let levels = shares(Pool::WildcardLevels, limits::WILDCARD_LEVELS_MAX);
         Self {
             sessions: Mutex::new(shares(Pool::MqttSessions, config.sessions_max as u64)),
             subscriptions: Mutex::new(shares(Pool::Subscriptions, config.subscriptions_max)),
-            waiting: Mutex::new(shares(Pool::KeptBytes, config.waiting_bytes_max)),
+            waiting: Mutex::new(
+                shares(Pool::KeptBytes, config.waiting_bytes_max).within(disk.clone()),
+            ),
             filters: Mutex::new(Filters {
                 filters: shares(Pool::TopicFilters, config.filters_max as u64),
                 levels: levels.with_org_max(limits::ORG_WILDCARD_LEVELS_MAX),

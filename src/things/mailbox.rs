@@ -12,7 +12,7 @@ use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use base::pool::{OverShare, Pools};
+use base::pool::OverShare;
 use base::{MailId, OrgId, ThingId, ThingKey, Timestamp, limits};
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
@@ -33,6 +33,8 @@ use callers::{Caller, Callers};
 use mail::{METHOD_EXEC, Mail, Message, Outcome, Status};
 use waiting::{NoRoom, Waiting};
 
+use super::stored_bytes::{Difference, StoredBytes};
+
 /// Rows read at once from the store.
 const SCAN_ROWS: usize = 1000;
 
@@ -43,6 +45,7 @@ const SCAN_MESSAGES: usize = 16;
 pub struct Mailbox {
     tables: Tables,
     config: MailboxConfig,
+    bytes: Arc<StoredBytes>,
     state: Arc<Mutex<State>>,
     journal: OnceLock<Box<dyn Journal>>,
 }
@@ -151,11 +154,11 @@ pub enum Scope {
 
 impl Mailbox {
     /// The mailboxes in these tables, without the mails that wait there.
-    pub fn new(tables: Tables, config: MailboxConfig, pools: &Arc<Pools>) -> Self {
-        let waiting = Waiting::new(config.bytes_max, pools);
-        let state = State { waiting, callers: Callers::new(pools) };
-        let journal = OnceLock::new();
-        Self { tables, config, state: Arc::new(Mutex::new(state)), journal }
+    pub fn new(tables: Tables, config: MailboxConfig, bytes: &Arc<StoredBytes>) -> Self {
+        let waiting = Waiting::new(config.bytes_max, bytes.pools());
+        let state = State { waiting, callers: Callers::new(bytes.pools()) };
+        let (state, journal) = (Arc::new(Mutex::new(state)), OnceLock::new());
+        Self { tables, config, bytes: bytes.clone(), state, journal }
     }
 
     /// Has mails that are made and that end recorded there from now on.
@@ -218,7 +221,10 @@ impl Mailbox {
             None => {
                 let mail = self.make(&mut state, new, random, now)?;
                 let message = mail.message.clone();
-                let receipt = self.submit(rows::created(&mail), &[&mail], now)?;
+                let (payer, difference) = (message.payer(), Difference::new(0, mail.bytes()));
+                self.bytes.change(payer, &difference)?;
+                let receipt = self.submit(rows::created(&mail), &[&mail], now);
+                let receipt = receipt.inspect_err(|_| self.bytes.undo(payer, &difference))?;
                 state.waiting.insert(mail);
                 (message, receipt, true)
             }
@@ -298,10 +304,12 @@ impl Mailbox {
     ) -> Result<Option<Receipt>, StoreError> {
         let mut state = self.state.lock();
         let Some(mut mail) = state.waiting.get(id).cloned() else { return Ok(None) };
+        let before = mail.bytes();
         // That it works counts more than what it says.
         let room = state.waiting.has_room(&mail, msg.as_ref().map_or(0, String::len));
         mail.step(Status::InProgress, now, msg.filter(|_| room), room);
         let receipt = self.tables.submit(rows::changed(&mail))?;
+        self.bytes.note(mail.message.payer(), &Difference::new(before, mail.bytes()));
         state.waiting.work_on(mail);
         Ok(Some(receipt))
     }
@@ -360,15 +368,18 @@ impl Mailbox {
         now: Timestamp,
     ) -> Result<Receipt, StoreError> {
         let (mut batch, mut ended) = (Batch::default(), Vec::with_capacity(ids.len()));
-        for mail in ids.iter().filter_map(|id| state.waiting.get(*id)) {
-            let mut mail = mail.clone();
+        let mut grown = Vec::with_capacity(ids.len());
+        for before in ids.iter().filter_map(|id| state.waiting.get(*id)) {
+            let mut mail = before.clone();
             mail.step(status, now, None, true);
             mail.outcome.clone_from(&outcome);
             rows::finish(&mut batch, &mail, now);
+            grown.push((mail.message.payer(), Difference::new(before.bytes(), mail.bytes())));
             ended.push(mail);
         }
         let ended: Vec<_> = ended.iter().collect();
         let mut receipt = self.submit(batch, &ended, now)?;
+        grown.iter().for_each(|(payer, difference)| self.bytes.note(*payer, difference));
         let answer = match (status, outcome) {
             (Status::Expired, _) => Answer::Expired,
             (Status::Purged, _) => Answer::Purged,
@@ -513,6 +524,9 @@ impl Mailbox {
         let mut batch = Batch::default();
         page.iter().for_each(|(key, _)| rows::forget(&mut batch, key));
         drop(self.tables.submit(batch)?);
+        for (payer, bytes) in page.iter().filter_map(|(_, row)| rows::ended_bytes(row)) {
+            self.bytes.note(payer, &Difference::new(bytes, 0));
+        }
         Ok(page.len() == SCAN_ROWS)
     }
 }

@@ -5,6 +5,7 @@ pub mod feed;
 pub mod files;
 pub mod mailbox;
 pub mod registry;
+pub mod stored_bytes;
 mod tally;
 pub mod telemetry;
 

@@ -7,13 +7,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use client::Client;
 use client::Version::{V5, V31, V311};
 use serde_json::{Value, json};
 use support::http::{Answer, dial, exchange, metrics, post, read_to_end};
 use support::mqtt::Connect;
-use support::{Endpoints, ServerProcess, Signal, call, eventually, reply};
+use support::{Endpoints, ServerProcess, Signal, call, connect, eventually, reply};
 use tokio::io::AsyncWriteExt;
 
 use crate::TR50D;
@@ -21,6 +22,9 @@ use crate::files::{files_below, get, get_id, noise, post as upload, put_id};
 
 /// What a store that takes nothing is called in replies.
 const UNAVAILABLE: i64 = -95017;
+
+/// What it is called that somebody has the share of something.
+const ABOVE_SHARE: i64 = -95018;
 
 fn code(reply: &Value) -> i64 {
     reply["errorCodes"][0].as_i64().unwrap_or(0)
@@ -91,6 +95,18 @@ impl SmallDisk {
         }
     }
 
+    /// The same, until the server says that the disk is full; the names of the files.
+    async fn fill_for(&self, server: &Endpoints) -> Vec<String> {
+        let mut names = Vec::new();
+        while is_ready(server).await {
+            names.push(format!("piece-{}", names.len()));
+            self.fill(&names[names.len() - 1], 1 << 20);
+            // It is measured twice a second.
+            tokio::time::sleep(Duration::from_millis(600)).await;
+        }
+        names
+    }
+
     fn remove(&self, name: &str) {
         fs::remove_file(self.dir.join(name)).expect("removed");
     }
@@ -103,15 +119,15 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Publishes long values until one is refused.
-async fn publish_until_refused(client: &mut Client, taken: &mut BTreeSet<String>) {
+/// Publishes long values until one is refused; with what code.
+async fn publish_until_refused(client: &mut Client, taken: &mut BTreeSet<String>) -> i64 {
     let text: String = noise(7000).iter().map(|byte| format!("{byte:02x}")).collect();
     for _ in 0..20_000 {
         let name = format!("{}", taken.len());
         let params = json!({ "key": name, "value": text }).to_string();
         let reply = reply(client, "attribute.publish", &params).await;
-        if code(&reply) == UNAVAILABLE {
-            return;
+        if let refused @ (UNAVAILABLE | ABOVE_SHARE) = code(&reply) {
+            return refused;
         }
         assert_eq!(reply["success"], true, "{reply}");
         taken.insert(name);
@@ -145,10 +161,8 @@ async fn a_disk_that_gets_full_costs_nothing_that_was_acknowledged() {
     assert!(is_ready(&server).await);
 
     let mut taken = BTreeSet::new();
-    // A burst is refused by an estimate; that it was right shows when the disk is measured next.
-    while is_ready(&server).await {
-        publish_until_refused(&mut thing, &mut taken).await;
-    }
+    assert_eq!(publish_until_refused(&mut thing, &mut taken).await, ABOVE_SHARE);
+    let pieces = disk.fill_for(&server).await;
     assert!(taken.len() > 100, "{}", taken.len());
     let why = readiness(&server).await;
     assert!(why.contains("503") && why.contains("server.min_free_bytes"), "{why}");
@@ -164,6 +178,7 @@ async fn a_disk_that_gets_full_costs_nothing_that_was_acknowledged() {
 
     disk.remove("ballast");
     disk.remove("beside");
+    pieces.iter().for_each(|piece| disk.remove(piece));
     eventually("there is room again", async || is_ready(&server).await).await;
     assert!(metrics(&server).await.contains("\ntr50d_store_available 1\n"));
     let more = json!({ "key": "after", "value": "1" }).to_string();
@@ -182,6 +197,101 @@ async fn a_disk_that_gets_full_costs_nothing_that_was_acknowledged() {
     assert_eq!(get(&server, &id, "").await.body, b"kept");
     let log = fs::read_to_string(&log).expect("a log");
     assert!(log.len() < 20_000, "{} bytes of log: {log}", log.len());
+}
+
+/// A device of another organisation than the others.
+async fn of_york(server: &Endpoints, listener: &str) -> Client {
+    connect(&server.url(listener, "tractor", "demo-token-yorkorg")).await
+}
+
+/// Uploads a file; the status, or the code with which its ticket was refused.
+async fn store(server: &Endpoints, client: &mut Client, bytes: &[u8]) -> i64 {
+    let put = json!({ "fileName": "f" }).to_string();
+    let ticket = reply(client, "file.put", &put).await;
+    match ticket["params"]["fileId"].as_str() {
+        Some(id) => i64::from(upload(server, id, bytes).await.status),
+        None => code(&ticket),
+    }
+}
+
+/// Asks for something that adds until it is refused.
+async fn until_refused(client: &mut Client, command: &str, params: fn(u32) -> Value) -> Value {
+    for number in 0..10_000 {
+        let reply = reply(client, command, &params(number).to_string()).await;
+        if reply["success"] == false {
+            return reply;
+        }
+    }
+    panic!("{command} is never refused");
+}
+
+async fn disk_used(server: &Endpoints) -> u64 {
+    let text = metrics(server).await;
+    let used = text.lines().find_map(|line| line.strip_prefix("tr50d_pool_used{pool=\"disk\"} "));
+    used.expect("a line").parse().expect("a number")
+}
+
+#[tokio::test]
+async fn who_fills_the_disk_adds_no_more_and_others_do() {
+    let Some(disk) = SmallDisk::make(96) else {
+        eprintln!("no small disk can be mounted here: the shares' own tests say who has how much");
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("log");
+    let settings = [("TR50D_SERVER__MIN_FREE_BYTES", "16777216")];
+    disk.fill("beside", 32 << 20);
+    let mut server = disk.serve(&log, &settings);
+    let mut flood = server.thing("mqtt", "mower-1").await;
+    let mut taken = BTreeSet::new();
+    assert_eq!(publish_until_refused(&mut flood, &mut taken).await, ABOVE_SHARE);
+    let before = disk_used(&server).await;
+    assert!(before > 10 << 20, "{before}");
+
+    let others: [(&str, fn(u32) -> Value); 6] = [
+        ("property.publish", |n| json!({ "key": "p", "value": n })),
+        ("attribute.publish", |n| json!({ "key": "a", "value": n.to_string() })),
+        ("alarm.publish", |n| json!({ "key": "a", "state": n % 2 })),
+        ("location.publish", |n| json!({ "lat": n % 90, "lng": 2 })),
+        ("log.publish", |n| json!({ "msg": n.to_string() })),
+        ("mailbox.send", |_| json!({ "thingKey": "mower-1", "command": "c", "ackTimeout": 0 })),
+    ];
+    for is_again in [false, true] {
+        for (command, params) in others {
+            let refused = until_refused(&mut flood, command, params).await;
+            assert_eq!(code(&refused), ABOVE_SHARE, "{command}: {refused}");
+            let text = refused.to_string();
+            assert!(text.contains("server.min_free_bytes") && text.contains("share"), "{text}");
+        }
+        assert!(matches!(store(&server, &mut flood, &noise(9000)).await, 507 | -95016));
+        let mut retain = Connect::thing(V5, "mower-1").id("second").open(&server).await;
+        retain.send(&retain.publish(3, 1, "plant/state", &"x".repeat(5000))).await;
+        let (code, why) = retain.acknowledgement().await;
+        assert!(code == 0x97 && why.contains("server.min_free_bytes"), "{code}: {why}");
+        assert!(connect_error(&server, "never-seen").await, "what registers itself adds something");
+        // What is there is read, and what waits comes to its end.
+        call(&mut flood, "attribute.current", r#"{"key":"0"}"#).await;
+        assert!(is_ready(&server).await);
+
+        let mut york = of_york(&server, if is_again { "tcp" } else { "mqtt" }).await;
+        for (command, params) in others {
+            let text = params(1).to_string().replace("mower-1", "tractor");
+            call(&mut york, command, &text).await;
+        }
+        assert_eq!(store(&server, &mut york, &noise(5000)).await, 200);
+        if !is_again {
+            // So it is after a restart.
+            server.end(Signal::TERM).await;
+            server = disk.serve(&log, &settings);
+            flood = server.thing("mqtt", "mower-1").await;
+        }
+    }
+    let mut operator = server.operator("http").await;
+    call(&mut operator, "thing.delete", r#"{"key":"mower-1"}"#).await;
+    eventually("what is gone is not counted", async || disk_used(&server).await < before / 20)
+        .await;
+    let mut again = server.thing("mqtt", "mower-3").await;
+    call(&mut again, "property.publish", r#"{"key":"p","value":1}"#).await;
 }
 
 /// What works below the mark, and what does not, over every door.
@@ -261,7 +371,7 @@ async fn an_engine_that_met_a_full_disk_is_opened_anew_when_there_is_room() {
         call(&mut thing, "attribute.publish", &params).await;
         taken.insert(name);
         disk.fill("ballast", 1 << 30);
-        publish_until_refused(&mut thing, &mut taken).await;
+        assert_eq!(publish_until_refused(&mut thing, &mut taken).await, UNAVAILABLE);
         let why = readiness(&server).await;
         assert!(why.contains("503") && why.contains("the store has failed"), "{why}");
         call(&mut thing, "diag.ping", "{}").await;

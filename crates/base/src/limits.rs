@@ -410,6 +410,9 @@ pub const MIN_FREE_BYTES: u64 = 512 * 1024 * 1024;
 /// The largest part of a disk that the mark takes, where the configuration sets none: a tenth.
 pub const MIN_FREE_PART: u64 = 10;
 
+/// Of what the disk has, the most that is left for those below their share.
+pub const DISK_RESERVE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
 /// Bytes set aside in a file that is let go of when others have filled the disk, so that deleting
 /// goes on: an eighth of the mark, and not more than this. It is enough for 100,000 deletions.
 pub const STORE_RESERVE_BYTES: u64 = 32 * 1024 * 1024;

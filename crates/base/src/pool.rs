@@ -306,8 +306,21 @@ pools! {
                  disk with its newest point until its thing is deleted. Of one thing there are 10,000 at \
                  most.",
         makes_way: MakesWay::Nobody,
-        refused: "-95018 for a point of a new series. Points of series that are there are always taken, \
-                  in the same batch, too.",
+        refused: "-95018 for a point of a new series. Points of series that are there are taken, in \
+                  the same batch, too.",
+    };
+    Disk: PoolInfo {
+        name: "disk",
+        unit: "bytes on the disk",
+        max: Max::Auto("server.min_free_bytes", "what the disk of server.data_dir has above it"),
+        reason: "Points of telemetry, mails, things, files, retained messages and what waits in kept MQTT \
+                 sessions are on one disk. They are counted before compression; what a program before \
+                 this pool has stored of the first three is not. Of each part at most a gigabyte is left \
+                 for those below their share.",
+        makes_way: MakesWay::Nobody,
+        refused: "-95018 for what is added or grows; files -95016 and HTTP 507; MQTT as with \
+                  retained_messages and kept_bytes. With less than `server.min_free_bytes` on the disk \
+                  everybody sees -95017.",
     };
     MailBytes: PoolInfo {
         name: "mail_bytes",

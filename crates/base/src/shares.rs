@@ -8,6 +8,7 @@
 //! anybody: there a reserve stays, which only those below their part may use.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -21,6 +22,9 @@ pub struct Shares<P> {
     max: u64,
     /// Of that, what one organisation may have.
     org_max: u64,
+    /// The most that is kept for those below their part.
+    reserve_max: u64,
+    whole: Option<Arc<dyn Whole<P>>>,
     pools: Arc<Pools>,
     usage: Arc<Usage>,
     /// Whether what is held is all that is used of the pool.
@@ -31,6 +35,20 @@ pub struct Shares<P> {
     /// The tenant of each organisation that holds something: it stays the same until all is given
     /// back.
     tenant_of: HashMap<OrgId, OrgId>,
+}
+
+/// A pool of which others are parts: what is held in one of those is held in this, too.
+pub trait Whole<P>: fmt::Debug + Send + Sync {
+    /// Whether so much more could be held now.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it.
+    fn check(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare>;
+    /// Notes that so much more is held, whatever the bound.
+    fn hold(&self, org: OrgId, who: P, amount: u64);
+    /// Notes that so much less is held.
+    fn give_back(&self, org: OrgId, who: P, amount: u64);
 }
 
 /// Holders of one kind.
@@ -51,6 +69,8 @@ impl<P: Copy + Ord + Hash> Shares<P> {
             pool,
             max,
             org_max: u64::MAX,
+            reserve_max: u64::MAX,
+            whole: None,
             pools: pools.clone(),
             usage,
             is_all: true,
@@ -66,6 +86,18 @@ impl<P: Copy + Ord + Hash> Shares<P> {
     #[must_use]
     pub fn with_org_max(self, org_max: u64) -> Self {
         Self { org_max, ..self }
+    }
+
+    /// No more than so much is kept for those below their part.
+    #[must_use]
+    pub fn with_reserve_max(self, reserve_max: u64) -> Self {
+        Self { reserve_max, ..self }
+    }
+
+    /// What is held of it is held of another pool, too.
+    #[must_use]
+    pub fn within(self, whole: Arc<dyn Whole<P>>) -> Self {
+        Self { whole: Some(whole), ..self }
     }
 
     /// More is used of the pool than is held by somebody; who knows of it says how much.
@@ -89,7 +121,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         if amount == 0 {
             return Ok(());
         }
-        self.check(org, who, amount).inspect_err(|_| self.count_refused(org))?;
+        self.check(org, who, amount).inspect_err(|over| self.count_over(org, *over))?;
         self.hold(org, who, amount);
         Ok(())
     }
@@ -174,6 +206,11 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         self.pools.note_refused(self.pool, org);
     }
 
+    /// The same, of this pool or of the one that it is a part of.
+    pub fn count_over(&self, org: OrgId, over: OverShare) {
+        self.pools.note_refused(over.pool, org);
+    }
+
     /// Notes what is held already, whatever the bound: found in the store, or allowed before.
     pub fn hold(&mut self, org: OrgId, who: P, amount: u64) {
         if amount == 0 {
@@ -185,6 +222,9 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         self.orgs.entry(tenant).or_default().add(org, amount);
         self.principals.entry(org).or_default().add(who, amount);
         self.note_used();
+        if let Some(whole) = &self.whole {
+            whole.hold(org, who, amount);
+        }
     }
 
     /// Takes so much from somebody who makes way for others.
@@ -221,6 +261,9 @@ impl<P: Copy + Ord + Hash> Shares<P> {
             }
         }
         self.note_used();
+        if let Some(whole) = &self.whole {
+            whole.give_back(org, who, amount);
+        }
     }
 
     /// All that is held.
@@ -271,10 +314,16 @@ impl<P: Copy + Ord + Hash> Shares<P> {
     }
 
     fn check(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
+        self.check_own(org, who, amount)?;
+        self.whole.as_ref().map_or(Ok(()), |whole| whole.check(org, who, amount))
+    }
+
+    fn check_own(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
         let over = |whose| Err(OverShare { pool: self.pool, whose });
         let stays = self.pool.info().makes_way == MakesWay::Nobody;
+        let kept = if stays { self.reserve_max } else { 0 };
         let tenant = self.tenant(org);
-        let Some(max) = self.tenants.may_have(&tenant, amount, self.max, stays) else {
+        let Some(max) = self.tenants.may_have(&tenant, amount, self.max, kept) else {
             return over(Whose::Org);
         };
         if self.tenants.held.saturating_add(amount) > self.max {
@@ -285,7 +334,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         }
         let nobody = Level::default();
         let orgs = self.orgs.get(&tenant).unwrap_or(&nobody);
-        let Some(max) = orgs.may_have(&org, amount, max, stays) else {
+        let Some(max) = orgs.may_have(&org, amount, max, kept) else {
             return over(Whose::Org);
         };
         let nobody = Level::default();
@@ -294,7 +343,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
             return over(Whose::Org);
         }
         let max = max.min(self.org_max);
-        match principals.may_have(&who, amount, max, stays) {
+        match principals.may_have(&who, amount, max, kept) {
             Some(_) => Ok(()),
             None => over(Whose::Principal),
         }
@@ -323,9 +372,9 @@ impl<K: Copy + Ord + Hash> Level<K> {
     }
 
     /// How much of `max` is this one's to use if it may have so much more: what is free beside the
-    /// reserve, or its equal part. None if it may not.
-    fn may_have(&self, key: &K, amount: u64, max: u64, stays: bool) -> Option<u64> {
-        let usable = max - if stays { reserve(max) } else { 0 };
+    /// reserve, which is `kept` at most, or its equal part. None if it may not.
+    fn may_have(&self, key: &K, amount: u64, max: u64, kept: u64) -> Option<u64> {
+        let usable = max - reserve(max).min(kept);
         if self.held.saturating_add(amount) <= usable {
             return Some(usable);
         }

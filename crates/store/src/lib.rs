@@ -13,6 +13,7 @@ use base::pool::OverShare;
 use base::{Code, Failure};
 
 pub mod disk;
+mod disk_shares;
 pub mod memory;
 mod report;
 mod room;
@@ -24,6 +25,7 @@ mod tables;
 pub mod watched;
 mod writer;
 
+pub use disk_shares::DiskShares;
 pub use report::report;
 pub use room::{Condition, Room};
 pub use tables::Tables;

@@ -75,6 +75,8 @@ pub struct Room {
     added: AtomicI64,
     free: AtomicU64,
     mark: AtomicU64,
+    /// Bytes before the mark from which on it counts as reached.
+    near: AtomicI64,
     condition: watch::Sender<Condition>,
 }
 
@@ -87,6 +89,7 @@ impl Default for Room {
             added: AtomicI64::new(0),
             free: AtomicU64::new(u64::MAX),
             mark: AtomicU64::new(0),
+            near: AtomicI64::new(0),
             condition: watch::Sender::new(Condition::Good),
         }
     }
@@ -118,7 +121,7 @@ impl Room {
     }
 
     /// Whether the disk has less room than the mark, as it was measured last.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.state.load(Ordering::Relaxed) == FULL
     }
 
@@ -159,9 +162,18 @@ impl Room {
         self.mark.load(Ordering::Relaxed)
     }
 
-    /// Sets them.
-    pub(crate) fn set_mark(&self, mark: u64) {
+    /// Sets them, and how near before them the disk counts as full.
+    pub(crate) fn set_mark(&self, mark: u64, near: i64) {
         self.mark.store(mark, Ordering::Relaxed);
+        self.near.store(near, Ordering::Relaxed);
+    }
+
+    /// Bytes that may be added until the disk counts as full.
+    pub fn left(&self) -> u64 {
+        let left = self.budget.load(Ordering::Relaxed)
+            - self.added.load(Ordering::Relaxed)
+            - self.near.load(Ordering::Relaxed);
+        u64::try_from(left).unwrap_or(0).min(self.free())
     }
 
     /// Notes what was measured: the condition, the free bytes, and how many of them may be used up.

@@ -18,7 +18,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use base::pool::Pools;
 use base::{Clock, FileId, OrgId, ThingId, TicketId, Timestamp, limits};
 use blobs::{Blobs, Incoming};
 use data_encoding::HEXLOWER;
@@ -27,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use space::{Reserved, Space, room_of};
 use store::{
-    Batch, Receipt, StoreError, Table, Tables,
+    Batch, DiskShares, Receipt, StoreError, Table, Tables,
     rows::{decode, encode},
 };
 use subtle::ConstantTimeEq;
@@ -221,10 +220,15 @@ const PAGE_ROWS: usize = 1000;
 
 impl Files {
     /// The files in these tables. Nothing is touched before [`Files::recover`].
-    pub fn new(tables: Tables, config: FilesConfig, clock: Clock, pools: &Arc<Pools>) -> Self {
+    pub fn new(
+        tables: Tables,
+        config: FilesConfig,
+        clock: Clock,
+        disk: &Arc<DiskShares<Maker>>,
+    ) -> Self {
         Self {
-            space: Space::new((config.total_bytes_max, config.org_bytes_max), pools),
-            tickets: Tickets::new(pools),
+            space: Space::new((config.total_bytes_max, config.org_bytes_max), disk),
+            tickets: Tickets::new(disk.pools()),
             clock,
             tables,
             blobs: Blobs::new(config.dir.clone(), config.sync),

@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use base::pool::{Pool, Pools};
+use base::pool::Pool;
 use base::shares::Shares;
 use parking_lot::Mutex;
+use store::DiskShares;
 
 use super::transfer::TransferError;
 use super::{FileRecord, Files};
@@ -34,8 +35,8 @@ struct State {
 }
 
 impl Space {
-    pub(super) fn new((total_max, org_max): (u64, u64), pools: &Arc<Pools>) -> Self {
-        let shares = Shares::new(Pool::FileBytes, total_max, pools);
+    pub(super) fn new((total_max, org_max): (u64, u64), disk: &Arc<DiskShares<Maker>>) -> Self {
+        let shares = Shares::new(Pool::FileBytes, total_max, disk.pools()).within(disk.clone());
         Self(Mutex::new(State { shares, org_max, replaced: HashSet::new() }))
     }
 
@@ -68,8 +69,8 @@ impl Space {
         };
         match room / BLOCK {
             0 => {
-                state.shares.count_refused(payer.0);
-                Err(over.err().unwrap_or(TransferError::Full))
+                let over = over.err().unwrap_or(TransferError::Full);
+                Err(state.refuse(payer, over))
             }
             blocks => Ok(blocks * BLOCK),
         }
@@ -85,10 +86,18 @@ impl State {
     }
 
     fn take(&mut self, payer: Payer, more: u64) -> Result<(), TransferError> {
-        let check = self.check(payer, more);
-        check.inspect_err(|_| self.shares.count_refused(payer.0))?;
+        self.check(payer, more).map_err(|over| self.refuse(payer, over))?;
         self.shares.hold(payer.0, payer.1, more);
         Ok(())
+    }
+
+    /// Counts that somebody got no more.
+    fn refuse(&self, (org, _): Payer, why: TransferError) -> TransferError {
+        match &why {
+            TransferError::OverShare(over) => self.shares.count_over(org, *over),
+            _ => self.shares.count_refused(org),
+        }
+        why
     }
 }
 
@@ -119,8 +128,8 @@ impl Reserved {
     pub(super) fn refuse(&self, bytes: u64) -> TransferError {
         let more = room_of(bytes).saturating_sub(self.freed.unwrap_or(0) + self.held);
         let state = self.files.space.0.lock();
-        state.shares.count_refused(self.payer.0);
-        state.check(self.payer, more).err().unwrap_or(TransferError::Full)
+        let why = state.check(self.payer, more).err().unwrap_or(TransferError::Full);
+        state.refuse(self.payer, why)
     }
 
     /// Takes room for so many bytes in all.

@@ -7,12 +7,14 @@
 //! | `s`, organisation, mail | its state | history and outcome, without writing the message again |
 //! | `t`, thing, mail | organisation | those of a thing in time order |
 //! | `o`, organisation, mail | nothing | those that are not done, when the server starts |
-//! | `e`, time of the end, organisation, thing, mail | nothing | those that are done, to forget them |
+//! | `e`, time of the end, organisation, thing, mail | its bytes and whose they are | those that are done, to forget them |
 
 use base::{MailId, OrgId, ThingId, Timestamp};
 use store::{Batch, Table};
 
 use super::mail::{Mail, Message};
+use crate::things::Payer;
+use crate::things::tally::{bytes_of, payer_of};
 
 /// The rows of a mail that was made.
 pub(super) fn created(mail: &Mail) -> Batch {
@@ -36,7 +38,16 @@ pub(super) fn finish(batch: &mut Batch, mail: &Mail, now: Timestamp) {
     let message = &mail.message;
     batch.put(Table::Mails, state_of(message.org, message.id), mail.state_record());
     batch.delete(Table::Mails, open(Some((message.org, message.id))));
-    batch.put(Table::Mails, ended(now, Some(message)), "");
+    let bytes = (mail.bytes() as u64).to_be_bytes();
+    let bytes = [&bytes[..], &bytes_of(message.payer())].concat();
+    batch.put(Table::Mails, ended(now, Some(message)), bytes);
+}
+
+/// What a mail takes that is done, and whose share that is, from its row under `e`. An older program
+/// did not note it.
+pub(super) fn ended_bytes(row: &[u8]) -> Option<(Payer, usize)> {
+    let (bytes, payer) = row.split_first_chunk()?;
+    Some((payer_of(payer)?, usize::try_from(u64::from_be_bytes(*bytes)).ok()?))
 }
 
 /// Adds the removal of a mail that is done, by its key under `e`.

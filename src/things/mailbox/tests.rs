@@ -5,7 +5,7 @@ use std::time::Duration;
 use base::UserId;
 use base::pool::{Pool, Whose};
 use proptest::prelude::*;
-use store::{Durability, memory::MemoryStore};
+use store::{DiskShares, Durability, Store as _, memory::MemoryStore};
 
 use super::*;
 
@@ -41,11 +41,14 @@ fn tables() -> (Tables, Arc<MemoryStore>) {
     (Tables::new(store.clone(), Durability::Os), store)
 }
 
+/// Waits until all that was submitted is committed.
+async fn commit(tables: &Tables) {
+    tables.writer().barrier().expect("room").await.expect("committed");
+}
+
 /// The mailboxes as a server that starts now finds them.
 async fn reopened(tables: &Tables) -> Mailbox {
-    let mut batch = Batch::default();
-    batch.put(Table::Meta, "all before it is committed", "");
-    tables.submit(batch).expect("room").await.expect("committed");
+    commit(tables).await;
     let mailbox = Mailbox::new(tables.clone(), CONFIG, &Arc::default());
     mailbox.load().expect("read");
     mailbox
@@ -82,8 +85,8 @@ async fn a_full_mailbox_is_one_thing_s_own() {
 async fn organisations_and_principals_leave_room_for_others() {
     let (tables, _) = tables();
     let config = MailboxConfig { waiting_max: usize::MAX, ..CONFIG };
-    let pools = Arc::<Pools>::default();
-    let mailbox = Mailbox::new(tables, config, &pools);
+    let bytes = Arc::<StoredBytes>::default();
+    let mailbox = Mailbox::new(tables, config, &bytes);
     let large = || serde_json::value::to_raw_value(&"x".repeat(1 << 20)).expect("JSON");
     let new = |org, sender| NewMessage {
         org,
@@ -111,7 +114,7 @@ async fn organisations_and_principals_leave_room_for_others() {
     sent.push(mailbox.send(new(one, 1), [0; 6], 0, NOW).expect("room again").message.id);
     // Without room what a thing says of its work is dropped, and nothing grows.
     while mailbox.send(new(one, 1), [0; 6], 0, NOW).is_ok() {}
-    let used = || pools.usage(Pool::MailBytes).used();
+    let used = || bytes.pools().usage(Pool::MailBytes).used();
     let mut last = None;
     for _ in 0..limits::MAIL_HISTORY_MAX {
         let long = Some("x".repeat(limits::MAIL_TEXT_BYTES_MAX * 1024));
@@ -122,6 +125,49 @@ async fn organisations_and_principals_leave_room_for_others() {
     let (purged, _) = mailbox.purge_thing(thing(1), NOW).expect("stored");
     assert!(purged > 48);
     assert_eq!(used(), 0);
+}
+
+#[tokio::test]
+async fn what_mails_take_of_the_disk_is_counted_until_they_are_forgotten() {
+    let (tables, store) = tables();
+    let bytes = Arc::<StoredBytes>::default();
+    let used = || bytes.pools().usage(Pool::Disk).used() as usize;
+    let mailbox = Mailbox::new(tables.clone(), CONFIG, &bytes);
+    let send = |mailbox: &Mailbox| {
+        let mail = mailbox.send(new(1, "m", None), [0; 6], 0, NOW).expect("room");
+        mail.message.id
+    };
+    let held = |mailbox: &Mailbox, ids: &[_]| -> usize {
+        ids.iter().map(|id| mailbox.waiting(*id).expect("it waits").bytes()).sum()
+    };
+    let ids = [(); 3].map(|()| send(&mailbox));
+    assert_eq!(used(), held(&mailbox, &ids));
+    let said = Some("y".repeat(100));
+    drop(mailbox.update(ids[0], said, NOW).expect("stored").expect("it waits"));
+    assert_eq!(used(), held(&mailbox, &ids));
+    assert!(used() > 100 + 3 * held(&mailbox, &ids[1..2]));
+    // The one of another start is counted, too.
+    commit(&tables).await;
+    let mailbox = Mailbox::new(tables.clone(), CONFIG, &bytes);
+    mailbox.load().expect("read");
+    let outcome = Outcome { message: Some("z".repeat(1000)), ..Outcome::default() };
+    drop(mailbox.complete(ids[0], outcome, NOW).expect("stored").expect("it waits"));
+    drop(mailbox.purge(ids[1], NOW).expect("stored").expect("it waits"));
+    assert!(used() > 1100);
+    let later = NOW.plus_seconds(CONFIG.keep_s + 1);
+    commit(&tables).await;
+    mailbox.prune(later).expect("read");
+    assert_eq!(used(), held(&mailbox, &ids[2..]));
+    // On a disk without room nothing is made; what waits comes to its end.
+    store.room().note(store::Condition::Good, 10, 10);
+    let (tables, room) = (tables.clone(), store.room());
+    let disk = Arc::new(DiskShares::new(room, bytes.pools()));
+    let bytes = Arc::new(StoredBytes::open(&tables, disk).expect("read"));
+    let mailbox = Mailbox::new(tables, CONFIG, &bytes);
+    mailbox.load().expect("read");
+    let refused = mailbox.send(new(1, "m", None), [0; 6], 0, NOW).map(drop);
+    assert!(matches!(refused, Err(SendError::OverShare(over)) if over.pool == Pool::Disk));
+    drop(mailbox.complete(ids[2], Outcome::default(), NOW).expect("room").expect("it waits"));
 }
 
 #[tokio::test]

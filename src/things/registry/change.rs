@@ -4,7 +4,9 @@ use base::pool::OverShare;
 use base::{OrgId, ThingId, ThingKey, limits};
 use store::{Batch, Receipt, StoreError};
 
-use super::{Alias, Thing, Things};
+use super::{Alias, Thing, Things, rows};
+use crate::things::Payer;
+use crate::things::stored_bytes::Difference;
 
 /// Why a thing can't be made or changed so.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +22,7 @@ pub enum ThingConflict {
         /// The identifier.
         value: String,
     },
-    /// There are as many things as there may be.
+    /// There are as many things as there may be, or the disk has no room for it.
     #[error(transparent)]
     Full(#[from] OverShare),
     /// The store failed.
@@ -28,15 +30,25 @@ pub enum ThingConflict {
     Store(#[from] StoreError),
 }
 
-/// Why a thing is not added.
+/// Why a thing is not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAdded {
-    /// There are as many as there may be.
+    /// There are as many as there may be, or the disk has no room for it.
     #[error(transparent)]
     Full(#[from] OverShare),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl NotAdded {
+    /// Whether it may be stored later.
+    pub(super) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Full(_) => true,
+            Self::Store(error) => error.is_temporary(),
+        }
+    }
 }
 
 impl From<NotAdded> for ThingConflict {
@@ -137,11 +149,13 @@ impl Things {
                 heir.maker = thing.maker;
                 self.put(&mut batch, &heir, None);
                 let receipt = self.tables.submit(batch)?;
+                self.bytes.note(thing.payer(), &difference(Some(&thing), Some(&heir)));
                 self.texts.put(&heir, Some(&thing));
                 receipt
             }
             None => {
                 let receipt = self.tally.remove(thing.payer(), 1, &self.tables, batch)?;
+                self.bytes.note(thing.payer(), &difference(Some(&thing), None));
                 self.texts.remove(org, key);
                 receipt
             }
@@ -205,24 +219,40 @@ impl Things {
     /// Submits the batch of a thing, to which [`Things::put`] has added it.
     ///
     /// # Errors
-    /// It is new and there is no room for it, or the store takes no more changes.
+    /// There is no room for it, or the store takes no more changes.
     pub(super) fn submit(
         &self,
         batch: Batch,
         thing: &Thing,
         before: Option<&Thing>,
     ) -> Result<Receipt, NotAdded> {
-        let receipt = match before {
+        let bans = before.is_some_and(|before| before.ban.is_none()) && !thing.ban.is_none();
+        let (payer, difference) = (thing.payer(), difference(before, Some(thing)));
+        if bans {
+            self.bytes.note(payer, &difference);
+        } else {
+            self.bytes.change(payer, &difference)?;
+        }
+        let submitted = match before {
             // A full disk keeps nobody from banning.
-            Some(before) if before.ban.is_none() && !thing.ban.is_none() => {
-                self.tables.submit_removal(batch)?
-            }
-            Some(_) => self.tables.submit(batch)?,
-            None => self.tally.take(thing.payer(), 1)?.submit(&self.tables, batch)?,
+            Some(_) if bans => self.tables.submit_removal(batch).map_err(NotAdded::from),
+            Some(_) => self.tables.submit(batch).map_err(NotAdded::from),
+            None => self.add(payer, batch),
         };
+        let receipt = submitted.inspect_err(|_| self.bytes.undo(payer, &difference))?;
         self.texts.put(thing, before);
         Ok(receipt)
     }
+
+    fn add(&self, payer: Payer, batch: Batch) -> Result<Receipt, NotAdded> {
+        Ok(self.tally.take(payer, 1)?.submit(&self.tables, batch)?)
+    }
+}
+
+/// What a change of a thing adds.
+fn difference(before: Option<&Thing>, after: Option<&Thing>) -> Difference {
+    let bytes = |thing: Option<&Thing>| thing.map_or(0, rows::bytes);
+    Difference::new(bytes(before), bytes(after))
 }
 
 #[cfg(test)]

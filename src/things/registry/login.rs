@@ -68,7 +68,7 @@ impl Things {
             }
             receipt = match (self.submit(batch, &thing, before.as_ref()), before) {
                 // It gets in all the same, and is known by its application's old id.
-                (Err(NotAdded::Store(error)), Some(before)) if error.is_temporary() => {
+                (Err(error), Some(before)) if error.is_temporary() => {
                     thing = before;
                     Receipt::nothing()
                 }

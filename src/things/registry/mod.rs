@@ -11,10 +11,11 @@
 use std::sync::Arc;
 
 use base::OrgId;
-use base::pool::{Pool, Pools};
+use base::pool::Pool;
 use parking_lot::Mutex;
 use store::{StoreError, Tables};
 
+use super::stored_bytes::StoredBytes;
 use super::tally::Tally;
 use texts::Texts;
 
@@ -36,6 +37,7 @@ pub struct Things {
     tables: Tables,
     /// How many there are.
     tally: Tally,
+    bytes: Arc<StoredBytes>,
     /// By what people look for them.
     texts: Texts,
     /// Held, behind the lock of a thing, while it claims identifiers that no other may have.
@@ -44,11 +46,11 @@ pub struct Things {
 
 impl Things {
     /// The things of a store, which may have `max`.
-    pub fn open(tables: Tables, max: u64, pools: &Arc<Pools>) -> Result<Self, StoreError> {
+    pub fn open(tables: Tables, max: u64, bytes: &Arc<StoredBytes>) -> Result<Self, StoreError> {
         let count = |found: &mut dyn FnMut(_)| rows::for_each_payer(tables.store(), found);
-        let tally = Tally::open(&tables, (Pool::Things, max), pools, count)?;
+        let tally = Tally::open(&tables, (Pool::Things, max), bytes.pools(), count)?;
         let texts = Texts::open(&tables)?;
-        Ok(Self { tables, tally, texts, aliases: Mutex::default() })
+        Ok(Self { tables, tally, bytes: bytes.clone(), texts, aliases: Mutex::default() })
     }
 
     /// What is searched of the things of an organisation. It does not touch the disk.

@@ -215,6 +215,12 @@ impl Things {
     }
 }
 
+/// What the rows of a thing take: keys and indexes have a few hundred bytes.
+pub(super) fn bytes(thing: &Thing) -> usize {
+    const OTHERS: usize = 256;
+    encode(thing).len() + OTHERS
+}
+
 fn delete_indexes(batch: &mut Batch, thing: &Thing) {
     batch.delete(Table::ThingIds, id_row(thing.org, thing.id));
     for (alias, value) in &thing.aliases {

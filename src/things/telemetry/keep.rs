@@ -7,7 +7,7 @@ use store::{Batch, Receipt, StoreError, Table};
 use super::head::Head;
 use super::partition::OUTLIERS;
 use super::series::{Owner, POINT_KEY_BYTES, Series, kind_and_name};
-use super::{Telemetry, head};
+use super::{Difference, Telemetry, head};
 
 /// The beginning of the keys, in [`Table::Meta`], that name owners whose telemetry is to go.
 const FORGOTTEN: &[u8] = b"forgotten/";
@@ -32,6 +32,7 @@ impl Telemetry {
         let mut dropped = 0;
         for month in self.months().into_iter().filter(|month| i64::from(month.0) < oldest) {
             self.tables.store().drop_month(Table::Telemetry(month))?;
+            self.bytes.drop_month(month);
             dropped += 1;
         }
         Ok(dropped)
@@ -44,14 +45,14 @@ impl Telemetry {
         let Some((mark, _)) = marks.into_iter().next() else { return Ok(None) };
         let owner = &mark.get(FORGOTTEN.len()..).unwrap_or_default().to_vec();
         let head = head::row_key(owner);
-        let mut batch = Batch::default();
+        let (mut batch, mut gone_bytes) = (Batch::default(), Difference::default());
         let (step, after) = (limits::SWEEP_SERIES, Some(&head[..]));
         let rows = self.tables.scan_prefix(Table::Series, owner, after, step)?;
         let mut gone = Vec::new();
         for (key, row) in rows {
             let series = kind_and_name(&key).and_then(|(kind, _)| Series::from_row(kind, &row));
             if let Some(series) = series
-                && !self.sweep_series(&series, &mut batch)?
+                && !self.sweep_series(&series, &mut batch, &mut gone_bytes)?
             {
                 break;
             }
@@ -59,23 +60,26 @@ impl Telemetry {
         }
         // What is published meanwhile comes before or behind it as a whole.
         let _order = self.tables.exclusive(owner);
-        self.sweep_rows(owner, gone, batch, mark).map(Some)
+        self.sweep_rows(owner, gone, (batch, gone_bytes), mark).map(Some)
     }
 
-    /// Removes these series and gives back their room; when there are none left, also the head and
-    /// the mark.
+    /// Removes these series, beside points of them, and gives back their room; when there are none
+    /// left, also the head and the mark.
     fn sweep_rows(
         &self,
         owner: &[u8],
         gone: Vec<Vec<u8>>,
-        mut batch: Batch,
+        (mut batch, mut gone_bytes): (Batch, Difference),
         mark: Vec<u8>,
     ) -> Result<Receipt, StoreError> {
         let key = head::row_key(owner);
         let head = self.tables.read(Table::Series, &key)?.and_then(|row| Head::from_row(&row));
         let mut count = 0;
         for series in gone {
-            count += u64::from(self.tables.read(Table::Series, &series)?.is_some());
+            if let Some(row) = self.tables.read(Table::Series, &series)? {
+                count += 1;
+                gone_bytes.note(series.len() + row.len(), 0);
+            }
             batch.delete(Table::Series, series);
         }
         let Some(head) = head else {
@@ -87,22 +91,30 @@ impl Telemetry {
         if batch.0.is_empty() {
             batch.delete(Table::Series, key);
         }
-        match count {
+        let receipt = match count {
             0 => self.tables.submit(batch),
             count => self.tally.remove(head.payer, count, &self.tables, batch),
-        }
+        }?;
+        self.bytes.note(head.payer, &gone_bytes);
+        Ok(receipt)
     }
 
     /// Adds the removal of a series' points. False when there are more than there is room for.
-    fn sweep_series(&self, series: &Series, batch: &mut Batch) -> Result<bool, StoreError> {
+    fn sweep_series(
+        &self,
+        series: &Series,
+        batch: &mut Batch,
+        gone_bytes: &mut Difference,
+    ) -> Result<bool, StoreError> {
         for month in self.months().into_iter().chain([OUTLIERS]) {
             let table = Table::Telemetry(month);
             let room = limits::SWEEP_POINTS.saturating_sub(batch.0.len());
             let prefix = series.number.to_be_bytes();
             let points = self.tables.scan_prefix(table, &prefix, None, room)?;
             let full = points.len() == room;
-            for (key, _) in points {
+            for (key, value) in points {
                 debug_assert_eq!(key.len(), POINT_KEY_BYTES, "a key of telemetry");
+                gone_bytes.remove_point(month, key.len() + value.len());
                 batch.delete(table, key);
             }
             if full {

@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use base::pool::{OverShare, Pools};
+use base::pool::OverShare;
 use base::{Timestamp, limits};
 use smallvec::SmallVec;
-use store::{Batch, Month, Receipt, StoreError, Table, Tables};
+use store::{Batch, Change, Month, Receipt, StoreError, Table, Tables};
 
 pub mod aggregate;
 mod currents;
@@ -38,6 +38,7 @@ use point::{Kind, Value};
 use series::{Numbers, point_key, row_key};
 
 use super::Payer;
+use super::stored_bytes::{Difference, StoredBytes};
 use super::tally::{Taken, Tally};
 
 /// The telemetry of all things.
@@ -46,6 +47,7 @@ pub struct Telemetry {
     numbers: Numbers,
     /// How many series there are.
     tally: Tally,
+    bytes: Arc<StoredBytes>,
     /// Tells points of one series and time apart, and keeps their order.
     arrival: AtomicU32,
     /// Whole months that are kept before the current one; 0 keeps everything.
@@ -75,8 +77,8 @@ pub struct Published {
     /// Which of them, by their place, were not recorded because nothing had changed, or because they
     /// are there already.
     pub unchanged: Vec<usize>,
-    /// Which were not because they are the first of their series, and why there may be no more.
-    pub refused: Option<(Vec<usize>, NoSeries)>,
+    /// Which were not because there is no room for them, and why.
+    pub refused: Option<(Vec<usize>, NotRecorded)>,
 }
 
 impl Published {
@@ -87,18 +89,18 @@ impl Published {
     }
 }
 
-/// Why a series can't be added.
+/// Why there is no room for a point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NoSeries {
-    /// The thing has as many as it may have.
+pub enum NotRecorded {
+    /// It is the first of its series, and the thing has as many as it may have.
     #[error(
         "the thing has {} properties, alarms and attributes, the most it may have",
         limits::SERIES_PER_THING_MAX
     )]
-    OfThing,
-    /// All together have, or whose share it is.
+    SeriesOfThing,
+    /// The same of all together or of whose share it is, or those have all of the disk.
     #[error(transparent)]
-    Full(OverShare),
+    OverShare(#[from] OverShare),
 }
 
 /// Bytes of a point or a series that don't read back.
@@ -119,11 +121,11 @@ impl Telemetry {
         tables: Tables,
         arrival: u32,
         retention_months: u32,
-        (series_max, pools): (u64, &Arc<Pools>),
+        (series_max, bytes): (u64, &Arc<StoredBytes>),
     ) -> Result<Self, StoreError> {
-        let tally = head::open_tally(&tables, series_max, pools)?;
+        let tally = head::open_tally(&tables, series_max, bytes.pools())?;
         let (numbers, arrival) = (Numbers::default(), AtomicU32::new(arrival));
-        Ok(Self { tables, numbers, tally, arrival, retention_months })
+        Ok(Self { tables, numbers, tally, bytes: bytes.clone(), arrival, retention_months })
     }
 
     /// Whether a point of this time is young enough to be kept.
@@ -142,8 +144,9 @@ impl Telemetry {
     /// A point with a time and a word of its client that is there already was sent again, and is not
     /// recorded either.
     ///
-    /// The first point of a series is refused where there may be no more of them; `payer` says whose
-    /// share it would be, and is asked for the first series of an owner.
+    /// The first point of a series is refused where there may be no more of them, and all are where
+    /// there is no room on the disk; `payer` says whose share it is, and is asked for the first series
+    /// of an owner.
     ///
     /// # Errors
     /// What the store reports; nothing is recorded then.
@@ -173,7 +176,11 @@ impl Telemetry {
     ) -> Result<Published, StoreError> {
         let _order = self.tables.exclusive(owner.as_bytes());
         let (mut open, places) = self.open_all(owner, kind, points)?;
-        let added = self.add_series(owner, payer, &mut open)?;
+        let head = match Head::read(&self.tables, owner)? {
+            Some(head) => head,
+            None => Head { count: 0, payer: payer()? },
+        };
+        let added = self.add_series(head, &mut open)?;
         let mut batch = Batch(Vec::with_capacity(points.len() + 1));
         let (mut unchanged, mut refused, mut alarms) = (Vec::new(), Vec::new(), Vec::new());
         let (mut once, mut has_again) = (Once::default(), false);
@@ -207,24 +214,30 @@ impl Telemetry {
             series.advance(&batch, ts, &point.value);
             batch.put(Table::Telemetry(partition::of(ts, now)), key, value);
         }
+        let mut difference = of_points(&batch);
         for series in &open {
-            series.close(&mut batch);
+            series.close(&mut batch, &mut difference);
+        }
+        if let Err(over) = self.bytes.change(head.payer, &difference) {
+            let all = 0..points.len();
+            let refused = all.filter(|index| unchanged.binary_search(index).is_err()).collect();
+            let (receipt, refused) = (Receipt::nothing(), Some((refused, over.into())));
+            return Ok(Published { receipt, unchanged, refused });
         }
         if !alarms.is_empty() {
             also(&mut batch, &alarms);
         }
-        let (receipt, why) = match added {
+        let why = added.as_ref().and_then(|added| added.why);
+        let submitted = match added.filter(|added| added.taken.count() > 0) {
             // What is there is as durable as the answer says.
-            None if has_again && batch.0.is_empty() => (self.tables.writer().barrier()?, None),
-            None => (self.tables.submit(batch)?, None),
-            Some(Added { taken, why, .. }) if taken.count() == 0 => {
-                (self.tables.submit(batch)?, why)
-            }
-            Some(Added { head, taken, why }) => {
+            None if has_again && batch.0.is_empty() => self.tables.writer().barrier(),
+            None => self.tables.submit(batch),
+            Some(Added { head, taken, .. }) => {
                 head.put(&mut batch, owner);
-                (taken.submit(&self.tables, batch)?, why)
+                taken.submit(&self.tables, batch)
             }
         };
+        let receipt = submitted.inspect_err(|_| self.bytes.undo(head.payer, &difference))?;
         Ok(Published { receipt, unchanged, refused: why.map(|why| (refused, why)) })
     }
 
@@ -257,8 +270,7 @@ impl Telemetry {
     /// Gives numbers to series that are new, as far as there is room for them.
     fn add_series(
         &self,
-        owner: Owner,
-        payer: impl FnOnce() -> Result<Payer, StoreError>,
+        mut head: Head,
         open: &mut [Open],
     ) -> Result<Option<Added<'_>>, StoreError> {
         let is_new = |series: &&mut Open| series.number.is_none() && series.begins;
@@ -266,10 +278,6 @@ impl Telemetry {
         if wanted == 0 {
             return Ok(None);
         }
-        let mut head = match Head::read(&self.tables, owner)? {
-            Some(head) => head,
-            None => Head { count: 0, payer: payer()? },
-        };
         let of_thing = (limits::SERIES_PER_THING_MAX as u64).saturating_sub(head.count);
         let (taken, over) = self.tally.take_some(head.payer, wanted.min(of_thing));
         let count = taken.count();
@@ -277,16 +285,18 @@ impl Telemetry {
             series.number = Some(self.numbers.next(&self.tables)?);
         }
         head.count += count;
-        let of_thing = (wanted > of_thing).then_some(NoSeries::OfThing);
-        Ok(Some(Added { head, taken, why: over.map(NoSeries::Full).or(of_thing) }))
+        let of_thing = (wanted > of_thing).then_some(NotRecorded::SeriesOfThing);
+        Ok(Some(Added { head, taken, why: over.map(NotRecorded::OverShare).or(of_thing) }))
     }
 
     fn open_one(&self, owner: Owner, kind: Kind, name: &str) -> Result<Open, StoreError> {
         let key = row_key(owner, kind, name);
-        let series = self.series_at(kind, &key)?;
-        Ok(match series {
+        let row = self.tables.read(Table::Series, &key)?;
+        let row_bytes = row.as_ref().map_or(0, |row| key.len() + row.len());
+        Ok(match row.map(|row| read_series(kind, &row)).transpose()? {
             Some(series) => Open {
                 key,
+                row_bytes,
                 number: Some(series.number),
                 since: series.since,
                 ts: series.ts,
@@ -295,6 +305,7 @@ impl Telemetry {
             },
             None => Open {
                 key,
+                row_bytes,
                 number: None,
                 since: Timestamp::default(),
                 ts: Timestamp::default(),
@@ -311,12 +322,8 @@ impl Telemetry {
         kind: Kind,
         name: &str,
     ) -> Result<Option<Series>, StoreError> {
-        self.series_at(kind, &row_key(owner, kind, name))
-    }
-
-    fn series_at(&self, kind: Kind, key: &[u8]) -> Result<Option<Series>, StoreError> {
-        let Some(row) = self.tables.read(Table::Series, key)? else { return Ok(None) };
-        Series::from_row(kind, &row).map(Some).ok_or_else(|| Damaged::error(0))
+        let row = self.tables.read(Table::Series, &row_key(owner, kind, name))?;
+        row.map(|row| read_series(kind, &row)).transpose()
     }
 
     /// The months that have points, in order, without those of [`partition::OUTLIERS`].
@@ -327,6 +334,21 @@ impl Telemetry {
     }
 }
 
+fn read_series(kind: Kind, row: &[u8]) -> Result<Series, StoreError> {
+    Series::from_row(kind, row).ok_or_else(|| Damaged::error(0))
+}
+
+/// What the points in a batch take.
+fn of_points(batch: &Batch) -> Difference {
+    let mut difference = Difference::default();
+    for change in &batch.0 {
+        if let Change::Put(Table::Telemetry(month), key, value) = change {
+            difference.add_point(*month, key.len() + value.len());
+        }
+    }
+    difference
+}
+
 /// Series that points begin.
 struct Added<'a> {
     /// The owner's head with them.
@@ -334,12 +356,14 @@ struct Added<'a> {
     /// The room for them.
     taken: Taken<'a>,
     /// Why they are not all that were wanted.
-    why: Option<NoSeries>,
+    why: Option<NotRecorded>,
 }
 
 /// A series while points are recorded.
 struct Open {
     key: Vec<u8>,
+    /// What its row takes.
+    row_bytes: usize,
     /// None before its first point, and where there is no room for it.
     number: Option<u64>,
     /// Whether the points make it, if it is not there.
@@ -402,11 +426,12 @@ impl Open {
     }
 
     /// Puts the row of a series that has a newer point into the batch.
-    fn close(&self, batch: &mut Batch) {
+    fn close(&self, batch: &mut Batch, difference: &mut Difference) {
         if let (Some(number), Newest::InBatch(_, at)) = (self.number, &self.newest)
             && let Some(newest) = batch.value_at(*at)
         {
             let row = Series::row(number, self.since, self.ts, newest);
+            difference.note(self.row_bytes, self.key.len() + row.len());
             batch.put(Table::Series, self.key.as_slice(), row);
         }
     }

@@ -3,9 +3,10 @@
 use std::ops::Bound::Unbounded;
 use std::sync::Arc;
 
+use base::pool::Pool;
 use base::{OrgId, ThingId, limits};
 use proptest::prelude::*;
-use store::{Durability, Store as _, memory::MemoryStore};
+use store::{DiskShares, Durability, Store as _, memory::MemoryStore};
 
 use super::point::Alarm;
 use super::*;
@@ -19,9 +20,14 @@ const ALL: Span = Span {
     backwards: false,
 };
 
+fn months_ago(months: i64) -> i64 {
+    NOW.as_millis() - months * 31 * 86_400_000
+}
+
 struct Bench {
     store: Arc<MemoryStore>,
     telemetry: Telemetry,
+    bytes: Arc<StoredBytes>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -33,8 +39,10 @@ impl Bench {
     fn on(store: Arc<MemoryStore>, retention_months: u32) -> Self {
         let tables = Tables::new(store.clone(), Durability::Os);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let telemetry = Telemetry::open(tables, 5, retention_months, (1000, &Arc::default()));
-        Self { store, telemetry: telemetry.expect("read"), runtime }
+        let disk = Arc::new(DiskShares::new(store.room(), &Arc::default()));
+        let bytes = Arc::new(StoredBytes::open(&tables, disk).expect("read"));
+        let telemetry = Telemetry::open(tables, 5, retention_months, (1000, &bytes));
+        Self { store, telemetry: telemetry.expect("read"), bytes, runtime }
     }
 
     fn publish(&self, kind: Kind, points: &[NewPoint]) -> Vec<usize> {
@@ -48,7 +56,7 @@ impl Bench {
         thing: ThingId,
         kind: Kind,
         points: &[NewPoint],
-    ) -> (Vec<usize>, Option<(Vec<usize>, NoSeries)>) {
+    ) -> (Vec<usize>, Option<(Vec<usize>, NotRecorded)>) {
         let payer = || Ok((ORG, None));
         let published = self.telemetry.publish(thing.into(), payer, kind, points, NOW);
         let published = published.expect("taken");
@@ -253,7 +261,6 @@ fn numbers_are_not_used_again_after_a_restart() {
 #[test]
 fn months_that_are_too_old_are_dropped() {
     let bench = Bench::new(2);
-    let months_ago = |months: i64| NOW.as_millis() - months * 31 * 86_400_000;
     let times = [months_ago(0), months_ago(1), months_ago(2)];
     let points = times.map(|ts| property("v", ts, 1.0));
     assert!(points.iter().all(|point| bench.telemetry.keeps(point.ts.expect("a time"), NOW)));
@@ -295,7 +302,7 @@ fn above_the_share_no_series_is_added_and_those_that_are_there_go_on() {
     let names: Vec<_> = (0..1100).map(|n| property(&format!("v{n}"), 1, 1.0)).collect();
     let (_, refused) = bench.publish_of(MINE, Kind::Property, &names);
     let (refused, why) = refused.expect("there are too many");
-    assert!(matches!(why, NoSeries::Full(_)), "{why}");
+    assert!(matches!(why, NotRecorded::OverShare(_)), "{why}");
     let there = bench.telemetry.tally.of(ORG) as usize;
     assert_eq!(refused, (there..1100).collect::<Vec<_>>());
     // A known one behind a new one.
@@ -321,6 +328,70 @@ fn above_the_share_no_series_is_added_and_those_that_are_there_go_on() {
     }
 }
 
+/// What rows of telemetry take, and what is counted.
+fn bytes_of(bench: &Bench) -> (usize, usize) {
+    let months = bench.store.months().into_iter().chain([Table::Series]);
+    let rows = months.flat_map(|table| bench.store.scan(table, Unbounded, Unbounded, 9999));
+    let rows = rows.flatten().filter(|(key, _)| key.len() != 13 || key.last() != Some(&0));
+    let bytes = rows.map(|(key, value)| key.len() + value.len()).sum();
+    (bytes, bench.bytes.pools().usage(Pool::Disk).used() as usize)
+}
+
+#[test]
+fn what_points_take_of_the_disk_is_counted_until_they_have_gone() {
+    let bench = Bench::new(12);
+    let check = |what: &str| {
+        let (bytes, counted) = bytes_of(&bench);
+        assert_eq!(bytes, counted, "{what}");
+        bytes
+    };
+    let other = ThingId::from_bytes([9; 12]);
+    let attribute = |ts, text: &str| new("a", ts, Value::Attribute(Some(text.to_owned().into())));
+    bench.publish(Kind::Attribute, &[attribute(1, "long enough"), attribute(2, "short")]);
+    bench.publish(Kind::Attribute, &[attribute(3, ""), attribute(3, "")]);
+    bench.publish_of(other, Kind::Attribute, &[attribute(4, &"x".repeat(1000))]);
+    let mut again = property("v", NOW.as_millis(), 1.5);
+    again.corr_id = Some("once".into());
+    bench.publish(Kind::Property, &[again.clone(), again.clone()]);
+    bench.publish(Kind::Property, &[again]);
+    for months in [0, 1, 2, 30] {
+        bench.publish(Kind::Property, &[property("v", months_ago(months), 1.0)]);
+    }
+    let before = check("after points of many months");
+    assert_eq!(bench.telemetry.expire(NOW).expect("dropped"), 1);
+    assert!(check("after a month was dropped") < before);
+    let mut batch = Batch::default();
+    bench.telemetry.forget(&mut batch, MINE.into());
+    bench.store.commit(&[batch]).expect("committed");
+    assert!(bench.sweep() > 1);
+    assert!(check("after one is deleted") > 1000);
+}
+
+#[test]
+fn who_has_the_disk_adds_no_point_and_others_do() {
+    let bench = Bench::new(0);
+    let (other, other_org) = (ThingId::from_bytes([9; 12]), OrgId::from_bytes([9; 12]));
+    let large = new("a", 1, Value::Attribute(Some("x".repeat(10_000).into())));
+    bench.publish(Kind::Attribute, std::slice::from_ref(&large));
+    bench.store.room().note(store::Condition::Good, 2000, 2000);
+    let before = (bytes_of(&bench), bench.telemetry.tally.of(ORG));
+    let more = [property("v", 2, 1.0), property("w", 2, 1.0)];
+    let (_, refused) = bench.publish_of(MINE, Kind::Property, &more);
+    let (places, why) = refused.expect("above the share");
+    assert_eq!(places, [0, 1]);
+    assert!(matches!(why, NotRecorded::OverShare(over) if over.pool == Pool::Disk), "{why}");
+    // What changes nothing is not refused, and what takes less than before is taken.
+    let (unchanged, refused) = bench.publish_of(MINE, Kind::Attribute, &[large]);
+    assert_eq!((unchanged, refused), (vec![0], None));
+    assert_eq!((bytes_of(&bench), bench.telemetry.tally.of(ORG)), before);
+    let payer = || Ok((other_org, None));
+    let publish =
+        |points| bench.telemetry.publish(other.into(), payer, Kind::Property, points, NOW);
+    assert_eq!(publish(&more[..1]).expect("taken").refused, None);
+    let shorter = new("a", 2, Value::Attribute(None));
+    assert_eq!(bench.publish_of(MINE, Kind::Attribute, &[shorter]).1, None);
+}
+
 #[test]
 fn a_thing_has_no_more_series_than_are_shown_with_it() {
     let store = Arc::<MemoryStore>::default();
@@ -339,7 +410,7 @@ fn a_thing_has_no_more_series_than_are_shown_with_it() {
     bench.store.commit(&[batch]).expect("committed");
     let points = [property("c", 1, 1.0), property("d", 1, 1.0), property("a", 2, 1.0)];
     let (_, refused) = bench.publish_of(MINE, Kind::Property, &points);
-    assert_eq!(refused, Some((vec![1], NoSeries::OfThing)));
+    assert_eq!(refused, Some((vec![1], NotRecorded::SeriesOfThing)));
 }
 
 proptest! {

@@ -67,7 +67,7 @@ pub fn publish(
     let telemetry = &call.app.telemetry;
     let published = telemetry.publish(logged.owner, payer, Kind::Log, &[point], call.now)?;
     if let Some((_, why)) = published.refused {
-        return Err(publish::no_series(why));
+        return Err(publish::not_recorded(why));
     }
     call.app.metrics.points_recorded(usize::from(published.has(0)));
     Ok(After(Done, published.receipt.into()))

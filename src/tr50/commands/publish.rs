@@ -13,7 +13,7 @@ use crate::app::Effects;
 use crate::things::Payer;
 use crate::things::feed::Topic;
 use crate::things::telemetry::point::{Kind, Location, Value};
-use crate::things::telemetry::{NewPoint, NoSeries, Published};
+use crate::things::telemetry::{NewPoint, NotRecorded, Published};
 use crate::tr50::envelope::{Members, Param, RawParams};
 use crate::tr50::params::{self, Field, Params, Reach, missing};
 use crate::tr50::step::{After, Call, Done, Later};
@@ -403,8 +403,8 @@ impl<'c> Gate<'c> {
 pub struct Recorded {
     /// When they are durable.
     pub receipt: Receipt,
-    /// The first of those that begin series of which there may be no more, by its place, and what it
-    /// is told. The others were recorded.
+    /// The first of those for which there is no room, by its place, and what it is told. The others
+    /// were recorded.
     refused: Option<(usize, Failure)>,
 }
 
@@ -419,11 +419,11 @@ impl Recorded {
     }
 }
 
-/// What is told to a point that would begin one series too many.
-pub fn no_series(why: NoSeries) -> Failure {
+/// What is told to a point for which there is no room.
+pub fn not_recorded(why: NotRecorded) -> Failure {
     match why {
-        NoSeries::Full(over) => over.into(),
-        NoSeries::OfThing => Failure::new(
+        NotRecorded::OverShare(over) => over.into(),
+        NotRecorded::SeriesOfThing => Failure::new(
             Code::LIMIT_REACHED,
             format!(
                 "The thing has {} properties, alarms and attributes, the most it may have.",
@@ -462,7 +462,7 @@ pub fn record(
     }
     app.metrics.points_recorded(recorded);
     let refused = published.refused.and_then(|(places, why)| Some((*places.first()?, why)));
-    let refused = refused.map(|(index, why)| (index, no_series(why)));
+    let refused = refused.map(|(index, why)| (index, not_recorded(why)));
     Ok(Recorded { receipt: published.receipt, refused })
 }
 

@@ -60,7 +60,7 @@ impl Keeper {
         let disk = measure(&inner.dir).map_err(|source| failed("measure its disk", source))?;
         let min_free = min_free
             .unwrap_or_else(|| limits::MIN_FREE_BYTES.min(disk.total / limits::MIN_FREE_PART));
-        inner.room.set_mark(min_free);
+        inner.room.set_mark(min_free, signed(near(min_free)));
         let identity = identity(&inner.dir).map_err(|s| failed("look at its directory", s))?;
         *inner.reserve.lock() = Reserve {
             path: inner.dir.join(RESERVE_FILE),
@@ -118,7 +118,7 @@ impl Keeper {
         let unwritten = self.inner.engine().map_or(0, |engine| engine.unwritten());
         let room = self.inner.room.clone();
         // So near the mark, a burst is refused already. And not back and forth there.
-        let near = NEAR_BYTES.min(self.min_free / 8);
+        let near = near(self.min_free);
         let margin = match room.condition() {
             Condition::Good => near,
             _ => 2 * near,
@@ -250,6 +250,11 @@ pub(super) fn measure(dir: &Path) -> std::io::Result<Disk> {
     let found = statvfs(dir)?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
     Ok(Disk { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+}
+
+/// So near the mark, the disk counts as full.
+fn near(min_free: u64) -> u64 {
+    NEAR_BYTES.min(min_free / 8)
 }
 
 fn signed(bytes: u64) -> i64 {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::pool::Pool;
 use base::{
     Code, Failure, MailId, SessionId, Timestamp,
     json::{self, ObjectWriter, key},
@@ -191,6 +192,8 @@ fn send_failure(error: SendError, subject: &Subject) -> Failure {
             );
             Failure::new(Code::MAILBOX_FULL, sentence)
         }
+        SendError::OverShare(over) if over.pool == Pool::Disk => over.into(),
+        // Mails that wait and callers go by themselves.
         SendError::OverShare(over) => Failure::new(Code::BUSY, Failure::from(over).message),
         SendError::Busy => {
             Failure::new(Code::BUSY, "The server has no room for another mail now; try again.")
