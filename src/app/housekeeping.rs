@@ -127,13 +127,20 @@ impl App {
 
     /// Forgets mails that were done long ago. It reads the disk, so it runs offload.
     pub async fn prune_mail(self: &Arc<Self>, now: Timestamp) {
-        let app = self.clone();
-        let pruned = self.offload(Worker::Server, move || {
-            while app.mailbox.prune(now)? {}
-            Ok::<_, StoreError>(())
-        });
-        if let Ok(Err(error)) = pruned.await {
-            store::report(&error, "old mails were not forgotten");
+        loop {
+            let app = self.clone();
+            // What was forgotten must not be found again: the next step comes behind the commit.
+            let forgotten = match self.offload(Worker::Server, move || app.mailbox.prune(now)).await
+            {
+                Ok(Ok((receipt, more))) => receipt.await.map(|()| more),
+                Ok(Err(error)) => Err(error),
+                Err(_) => return,
+            };
+            match forgotten {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return store::report(&error, "old mails were not forgotten"),
+            }
         }
     }
 

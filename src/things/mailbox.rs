@@ -511,8 +511,9 @@ impl Mailbox {
         }
     }
 
-    /// Forgets mails that were done long ago, some at once; whether there may be more.
-    pub fn prune(&self, now: Timestamp) -> Result<bool, StoreError> {
+    /// Forgets mails that were done long ago, some at once; whether there may be more, once these are
+    /// gone.
+    pub fn prune(&self, now: Timestamp) -> Result<(Receipt, bool), StoreError> {
         let keep_ms = i64::try_from(self.config.keep_s.saturating_mul(1000)).unwrap_or(i64::MAX);
         let until = now.as_millis().saturating_sub(keep_ms).max(0);
         let (from, to) = (
@@ -523,11 +524,11 @@ impl Mailbox {
         let page = self.tables.scan(Table::Mails, from, to, SCAN_ROWS)?;
         let mut batch = Batch::default();
         page.iter().for_each(|(key, _)| rows::forget(&mut batch, key));
-        drop(self.tables.submit(batch)?);
+        let receipt = self.tables.submit(batch)?;
         for (payer, bytes) in page.iter().filter_map(|(_, row)| rows::ended_bytes(row)) {
             self.bytes.note(payer, &Difference::new(bytes, 0));
         }
-        Ok(page.len() == SCAN_ROWS)
+        Ok((receipt, page.len() == SCAN_ROWS))
     }
 }
 

@@ -19,17 +19,31 @@ use super::{Maker, Payer};
 #[derive(Default)]
 pub struct StoredBytes {
     disk: Arc<DiskShares<Maker>>,
-    counts: Mutex<Counts>,
+    state: Mutex<State>,
 }
 
-/// Whose bytes, and of which month's telemetry, with which they go; those of none go one by one.
-type Key = (Payer, Option<Month>);
-
 #[derive(Default)]
-struct Counts {
-    bytes: HashMap<Key, u64>,
-    /// Those that are not stored as they are now.
-    unsaved: HashSet<Key>,
+struct State {
+    accounts: HashMap<Payer, Account>,
+    /// Those of whom something is not stored as it is now.
+    unsaved: HashSet<Payer>,
+}
+
+/// What is of one payer.
+#[derive(Default)]
+struct Account {
+    /// Bytes that were taken from the disk: those that there are, and up to two steps more.
+    held: u64,
+    /// Bytes that there are.
+    bytes: u64,
+    parts: SmallVec<[Part; 2]>,
+}
+
+/// Bytes of one month's points, with which they go; those of none go one by one.
+struct Part {
+    month: Option<Month>,
+    bytes: u64,
+    is_saved: bool,
 }
 
 /// How many bytes a change adds or, below zero, removes.
@@ -84,20 +98,20 @@ impl Difference {
 impl StoredBytes {
     /// The counts of a store, on the disk that all share.
     pub fn open(tables: &Tables, disk: Arc<DiskShares<Maker>>) -> Result<Self, StoreError> {
-        let mut counts = Counts::default();
+        let mut state = State::default();
         for (row, bytes) in tables.scan_prefix(Table::Meta, PREFIX, None, usize::MAX)? {
-            if let (Some(key), Some(bytes)) = (key_of(&row), bytes.first_chunk()) {
-                let ((org, maker), bytes) = (key.0, u64::from_be_bytes(*bytes));
-                disk.hold(org, maker, bytes);
-                counts.bytes.insert(key, bytes);
+            if let (Some((payer, month)), Some(bytes)) = (read_key(&row), bytes.first_chunk()) {
+                let bytes = u64::from_be_bytes(*bytes);
+                let account = state.accounts.entry(payer).or_default();
+                account.parts.push(Part { month, bytes, is_saved: true });
+                account.bytes += bytes;
             }
         }
-        Ok(Self { disk, counts: Mutex::new(counts) })
-    }
-
-    /// The disk.
-    pub const fn disk(&self) -> &Arc<DiskShares<Maker>> {
-        &self.disk
+        for ((org, maker), account) in &mut state.accounts {
+            disk.hold(*org, *maker, account.bytes);
+            account.held = account.bytes;
+        }
+        Ok(Self { disk, state: Mutex::new(state) })
     }
 
     /// All pools.
@@ -110,48 +124,66 @@ impl StoredBytes {
     /// # Errors
     /// It adds more than there is room for; nothing was counted.
     pub(super) fn change(&self, payer: Payer, difference: &Difference) -> Result<(), OverShare> {
-        let more = difference.total().max(0);
-        let mut counts = self.counts.lock();
-        if more > 0 {
-            self.disk.take(payer.0, payer.1, more.unsigned_abs())?;
+        let state = &mut *self.state.lock();
+        let account = state.accounts.entry(payer).or_default();
+        let bytes = account.bytes.saturating_add_signed(difference.total());
+        if let Some(more @ 1..) = bytes.checked_sub(account.held) {
+            account.held += self.take(payer, more)?;
         }
-        let changed = counts.change(payer, difference.parts());
-        self.settle(payer, changed - more);
+        self.count(payer, state, difference.parts());
         Ok(())
+    }
+
+    /// Takes so much, or, to be asked less often, a step.
+    fn take(&self, (org, maker): Payer, more: u64) -> Result<u64, OverShare> {
+        if more < STEP_BYTES && self.disk.has_room(org, maker, STEP_BYTES) {
+            self.disk.hold(org, maker, STEP_BYTES);
+            return Ok(STEP_BYTES);
+        }
+        self.disk.take(org, maker, more).map(|()| more)
     }
 
     /// Counts a change that is not refused.
     pub(super) fn note(&self, payer: Payer, difference: &Difference) {
-        let mut counts = self.counts.lock();
-        let changed = counts.change(payer, difference.parts());
-        self.settle(payer, changed);
+        self.count(payer, &mut self.state.lock(), difference.parts());
     }
 
     /// Takes back what was counted and did not happen.
     pub(super) fn undo(&self, payer: Payer, difference: &Difference) {
         let parts = difference.parts().map(|(month, bytes)| (month, -bytes));
-        let mut counts = self.counts.lock();
-        let changed = counts.change(payer, parts);
-        self.settle(payer, changed);
-    }
-
-    fn settle(&self, (org, maker): Payer, changed: i64) {
-        match changed {
-            0.. => self.disk.hold(org, maker, changed.unsigned_abs()),
-            _ => self.disk.give_back(org, maker, changed.unsigned_abs()),
-        }
+        self.count(payer, &mut self.state.lock(), parts);
     }
 
     /// The points of a month are gone.
     pub(super) fn drop_month(&self, month: Month) {
-        let mut counts = self.counts.lock();
-        let of_month = |key: &&Key| key.1 == Some(month);
-        let gone: Vec<Key> = counts.bytes.keys().filter(of_month).copied().collect();
-        for key in gone {
-            let bytes = counts.bytes.remove(&key).unwrap_or_default();
-            counts.unsaved.insert(key);
-            let (org, maker) = key.0;
-            self.disk.give_back(org, maker, bytes);
+        let state = &mut *self.state.lock();
+        let payers: Vec<Payer> = state.accounts.keys().copied().collect();
+        for payer in payers {
+            self.count(payer, state, [(Some(month), i64::MIN)].into_iter());
+        }
+    }
+
+    /// Changes the counts of a payer. Of what is in no count, nothing goes.
+    fn count(
+        &self,
+        payer: Payer,
+        state: &mut State,
+        differences: impl Iterator<Item = (Option<Month>, i64)>,
+    ) {
+        let account = state.accounts.entry(payer).or_default();
+        for (month, difference) in differences {
+            if account.change(month, difference) {
+                state.unsaved.insert(payer);
+            }
+        }
+        let (org, maker) = payer;
+        let kept = if account.bytes == 0 { 0 } else { STEP_BYTES };
+        if account.bytes > account.held {
+            self.disk.hold(org, maker, account.bytes - account.held);
+            account.held = account.bytes;
+        } else if account.held - account.bytes > 2 * kept {
+            self.disk.give_back(org, maker, account.held - account.bytes - kept);
+            account.held = account.bytes + kept;
         }
     }
 
@@ -160,49 +192,71 @@ impl StoredBytes {
     /// # Errors
     /// The store does not take them; they are stored with the next.
     pub fn store(&self, tables: &Tables) -> Result<Receipt, StoreError> {
-        let mut counts = self.counts.lock();
-        let unsaved = std::mem::take(&mut counts.unsaved);
+        let State { accounts, unsaved } = &mut *self.state.lock();
         let mut batch = Batch::default();
-        for key in &unsaved {
-            match counts.bytes.get(key) {
-                Some(bytes) => batch.put(Table::Meta, row_of(*key), bytes.to_be_bytes()),
-                None => batch.delete(Table::Meta, row_of(*key)),
+        for payer in unsaved.iter() {
+            let parts = accounts.get(payer).into_iter().flat_map(|account| &account.parts);
+            for part in parts.filter(|part| !part.is_saved) {
+                let key = key(*payer, part.month);
+                match part.bytes {
+                    0 => batch.delete(Table::Meta, key),
+                    bytes => batch.put(Table::Meta, key, bytes.to_be_bytes()),
+                }
             }
         }
         // A full disk must not make them wrong.
-        tables.submit_removal(batch).inspect_err(|_| counts.unsaved = unsaved)
+        let receipt = tables.submit_removal(batch)?;
+        for payer in unsaved.drain() {
+            let Some(account) = accounts.get_mut(&payer) else { continue };
+            account.parts.retain(|part| part.bytes > 0);
+            account.parts.iter_mut().for_each(|part| part.is_saved = true);
+            if account.parts.is_empty() {
+                accounts.remove(&payer);
+            }
+        }
+        Ok(receipt)
+    }
+
+    #[cfg(test)]
+    pub(super) fn total(&self) -> u64 {
+        self.state.lock().accounts.values().map(|account| account.bytes).sum()
     }
 }
 
-impl Counts {
-    /// Changes the counts of a payer; what that comes to. Of what is in no count, nothing goes.
-    fn change(&mut self, payer: Payer, parts: impl Iterator<Item = (Option<Month>, i64)>) -> i64 {
-        let mut sum = 0;
-        for (month, bytes) in parts {
-            let key = (payer, month);
-            let before = self.bytes.get(&key).copied().unwrap_or(0);
-            let now = before.saturating_add_signed(bytes);
-            match now {
-                0 => self.bytes.remove(&key),
-                now => self.bytes.insert(key, now),
-            };
-            self.unsaved.insert(key);
-            sum += now as i64 - before as i64;
-        }
-        sum
+impl Account {
+    /// Whether the part of a month was changed.
+    fn change(&mut self, month: Option<Month>, difference: i64) -> bool {
+        let at = match self.parts.iter().position(|part| part.month == month) {
+            Some(at) => at,
+            None if difference <= 0 => return false,
+            None => {
+                self.parts.push(Part { month, bytes: 0, is_saved: false });
+                self.parts.len() - 1
+            }
+        };
+        let part = &mut self.parts[at];
+        self.bytes -= part.bytes;
+        part.bytes = part.bytes.saturating_add_signed(difference);
+        part.is_saved = false;
+        self.bytes += part.bytes;
+        true
     }
 }
+
+/// What is taken from the disk at once: a point is some bytes, and to ask whether there is room for it
+/// would take longer than it takes to count it.
+const STEP_BYTES: u64 = 16 * 1024;
 
 /// What the keys of the counts begin with, in [`Table::Meta`].
 const PREFIX: &[u8] = b"bytes/";
 
 /// The key of a count: the month (2 bytes; 0 for none), then the payer.
-fn row_of((payer, month): Key) -> Vec<u8> {
+fn key(payer: Payer, month: Option<Month>) -> Vec<u8> {
     let month = month.map_or(0, |month| month.0);
     [PREFIX, &month.to_be_bytes(), &bytes_of(payer)].concat()
 }
 
-fn key_of(row: &[u8]) -> Option<Key> {
+fn read_key(row: &[u8]) -> Option<(Payer, Option<Month>)> {
     let (month, payer) = row.strip_prefix(PREFIX)?.split_first_chunk()?;
     let month = Some(u16::from_be_bytes(*month)).filter(|month| *month != 0).map(Month);
     Some((payer_of(payer)?, month))
@@ -229,8 +283,12 @@ mod tests {
         (StoredBytes::open(&tables, disk).expect("read"), tables)
     }
 
+    /// What is counted, of which up to two steps of each payer are taken before.
     fn used(bytes: &StoredBytes) -> u64 {
-        bytes.pools().usage(Pool::Disk).used()
+        let (counted, held) = (bytes.total(), bytes.pools().usage(Pool::Disk).used());
+        let payers = bytes.state.lock().accounts.len() as u64;
+        assert!((counted..=counted + payers * 2 * STEP_BYTES).contains(&held), "{held}: {counted}");
+        counted
     }
 
     fn points(month: Month, bytes: usize) -> Difference {
@@ -267,6 +325,7 @@ mod tests {
         let (bytes, tables) = open(&store);
         assert_eq!(used(&bytes), 2);
         bytes.drop_month(JULY);
+        assert_eq!(bytes.pools().usage(Pool::Disk).used(), 0);
         bytes.store(&tables).expect("room").await.expect("stored");
         let left = tables.scan_prefix(Table::Meta, PREFIX, None, 9).expect("read");
         assert_eq!(left, [], "nothing is left of counts that are zero");

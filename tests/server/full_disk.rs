@@ -331,6 +331,10 @@ async fn an_upload_that_crosses_the_mark_leaves_nothing_behind() {
     let settings = [("TR50D_SERVER__MIN_FREE_BYTES", "16777216")];
     let server = disk.serve(&dir.path().join("log"), &settings);
     let mut thing = server.thing("mqtt", "mower-1").await;
+    // Most of what there is.
+    assert_eq!(store(&server, &mut thing, &noise(1 << 20).repeat(24)).await, 200);
+    let mut operator = server.operator("http").await;
+    call(&mut operator, "file.delete", r#"{"thingKey":"mower-1","fileName":"f"}"#).await;
     let id = put_id(&mut thing, json!({ "fileName": "large" })).await;
     let mut stream = dial(&server).await;
     let head = format!("POST /file/{id} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");

@@ -410,6 +410,10 @@ pub const MIN_FREE_BYTES: u64 = 512 * 1024 * 1024;
 /// The largest part of a disk that the mark takes, where the configuration sets none: a tenth.
 pub const MIN_FREE_PART: u64 = 10;
 
+/// Things of which it is in memory whose share their telemetry is: some 50 bytes each. That of the
+/// others is read.
+pub const PAYERS_KNOWN_MAX: usize = 65_536;
+
 /// Of what the disk has, the most that is left for those below their share.
 pub const DISK_RESERVE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 

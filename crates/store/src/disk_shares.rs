@@ -1,7 +1,8 @@
 //! Who has how much of the disk on which the store is.
 //!
 //! How much there is follows from the disk: what is held, and what may still be added. So who fills
-//! it stops before it is full, and the others find the rest.
+//! it stops before it is full, and the others find the rest. Nobody gives back what is still on the
+//! disk, not for a moment: it would be missing in the sum.
 
 use std::fmt;
 use std::hash::Hash;
@@ -33,6 +34,12 @@ impl<P: Copy + Ord + Hash> DiskShares<P> {
     /// All pools.
     pub const fn pools(&self) -> &Arc<Pools> {
         &self.pools
+    }
+
+    /// Whether so much could be taken now.
+    pub fn has_room(&self, org: OrgId, who: P, amount: u64) -> bool {
+        let mut shares = self.shares.lock();
+        self.measure(&mut shares) && shares.has_room(org, who, amount).is_ok()
     }
 
     /// Takes so much.

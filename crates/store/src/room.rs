@@ -121,7 +121,7 @@ impl Room {
     }
 
     /// Whether the disk has less room than the mark, as it was measured last.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.state.load(Ordering::Relaxed) == FULL
     }
 
@@ -169,7 +169,7 @@ impl Room {
     }
 
     /// Bytes that may be added until the disk counts as full.
-    pub fn left(&self) -> u64 {
+    pub(crate) fn left(&self) -> u64 {
         let left = self.budget.load(Ordering::Relaxed)
             - self.added.load(Ordering::Relaxed)
             - self.near.load(Ordering::Relaxed);

@@ -142,8 +142,7 @@ impl Reserved {
         Ok(())
     }
 
-    /// Takes room for the file in place of this, and of the one that it replaces; gives it all back
-    /// if the file is not `stored`.
+    /// Has the file count in place of this, and of the one that it replaces, once it is `stored`.
     pub(super) fn store<T>(
         &mut self,
         file: &FileRecord,
@@ -152,18 +151,18 @@ impl Reserved {
     ) -> Result<T, TransferError> {
         let files = self.files.clone();
         let space = &mut *files.space.0.lock();
-        let org = self.payer.0;
-        space.shares.give_back(org, self.payer.1, std::mem::take(&mut self.held));
         let before = before.map(|before| (before.maker, room_of(before.length)));
-        before.inspect(|(maker, bytes)| space.shares.give_back(org, *maker, *bytes));
         let needed = room_of(file.length);
-        let stored = space.take(self.payer, needed).and_then(|()| {
-            stored().inspect_err(|_| space.shares.give_back(org, self.payer.1, needed))
-        });
-        if stored.is_err() {
-            before.inspect(|(maker, bytes)| space.shares.hold(org, *maker, *bytes));
-        }
-        stored
+        let there = self.held + before.map_or(0, |(_, bytes)| bytes);
+        space
+            .check(self.payer, needed.saturating_sub(there))
+            .map_err(|over| space.refuse(self.payer, over))?;
+        let stored = stored()?;
+        let (org, maker) = self.payer;
+        space.shares.hold(org, maker, needed);
+        space.shares.give_back(org, maker, std::mem::take(&mut self.held));
+        before.inspect(|(maker, bytes)| space.shares.give_back(org, *maker, *bytes));
+        Ok(stored)
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use base::pool::OverShare;
 use base::{Timestamp, limits};
+use dashmap::DashMap;
 use smallvec::SmallVec;
 use store::{Batch, Change, Month, Receipt, StoreError, Table, Tables};
 
@@ -48,6 +49,8 @@ pub struct Telemetry {
     /// How many series there are.
     tally: Tally,
     bytes: Arc<StoredBytes>,
+    /// Whose share the telemetry of owners is that have published lately.
+    payers: DashMap<Owner, Payer>,
     /// Tells points of one series and time apart, and keeps their order.
     arrival: AtomicU32,
     /// Whole months that are kept before the current one; 0 keeps everything.
@@ -125,7 +128,8 @@ impl Telemetry {
     ) -> Result<Self, StoreError> {
         let tally = head::open_tally(&tables, series_max, bytes.pools())?;
         let (numbers, arrival) = (Numbers::default(), AtomicU32::new(arrival));
-        Ok(Self { tables, numbers, tally, bytes: bytes.clone(), arrival, retention_months })
+        let (bytes, payers) = (bytes.clone(), DashMap::new());
+        Ok(Self { tables, numbers, tally, bytes, payers, arrival, retention_months })
     }
 
     /// Whether a point of this time is young enough to be kept.
@@ -176,11 +180,8 @@ impl Telemetry {
     ) -> Result<Published, StoreError> {
         let _order = self.tables.exclusive(owner.as_bytes());
         let (mut open, places) = self.open_all(owner, kind, points)?;
-        let head = match Head::read(&self.tables, owner)? {
-            Some(head) => head,
-            None => Head { count: 0, payer: payer()? },
-        };
-        let added = self.add_series(head, &mut open)?;
+        let payer = self.payer_of(owner, payer)?;
+        let added = self.add_series(owner, payer, &mut open)?;
         let mut batch = Batch(Vec::with_capacity(points.len() + 1));
         let (mut unchanged, mut refused, mut alarms) = (Vec::new(), Vec::new(), Vec::new());
         let (mut once, mut has_again) = (Once::default(), false);
@@ -218,7 +219,7 @@ impl Telemetry {
         for series in &open {
             series.close(&mut batch, &mut difference);
         }
-        if let Err(over) = self.bytes.change(head.payer, &difference) {
+        if let Err(over) = self.bytes.change(payer, &difference) {
             let all = 0..points.len();
             let refused = all.filter(|index| unchanged.binary_search(index).is_err()).collect();
             let (receipt, refused) = (Receipt::nothing(), Some((refused, over.into())));
@@ -237,8 +238,29 @@ impl Telemetry {
                 taken.submit(&self.tables, batch)
             }
         };
-        let receipt = submitted.inspect_err(|_| self.bytes.undo(head.payer, &difference))?;
+        let receipt = submitted.inspect_err(|_| self.bytes.undo(payer, &difference))?;
         Ok(Published { receipt, unchanged, refused: why.map(|why| (refused, why)) })
+    }
+
+    /// Whose share the telemetry of an owner is, which stays so for as long as there is one.
+    fn payer_of(
+        &self,
+        owner: Owner,
+        payer: impl FnOnce() -> Result<Payer, StoreError>,
+    ) -> Result<Payer, StoreError> {
+        if let Some(payer) = self.payers.get(&owner) {
+            return Ok(*payer);
+        }
+        let payer = match Head::read(&self.tables, owner)? {
+            Some(head) => head.payer,
+            // It has no series yet, and no row that will say so again.
+            None => return payer(),
+        };
+        if self.payers.len() >= limits::PAYERS_KNOWN_MAX {
+            self.payers.clear();
+        }
+        self.payers.insert(owner, payer);
+        Ok(payer)
     }
 
     /// The series of these points, each once, and for each point where its series is.
@@ -270,7 +292,8 @@ impl Telemetry {
     /// Gives numbers to series that are new, as far as there is room for them.
     fn add_series(
         &self,
-        mut head: Head,
+        owner: Owner,
+        payer: Payer,
         open: &mut [Open],
     ) -> Result<Option<Added<'_>>, StoreError> {
         let is_new = |series: &&mut Open| series.number.is_none() && series.begins;
@@ -278,6 +301,8 @@ impl Telemetry {
         if wanted == 0 {
             return Ok(None);
         }
+        let head = Head::read(&self.tables, owner)?;
+        let mut head = head.unwrap_or(Head { count: 0, payer });
         let of_thing = (limits::SERIES_PER_THING_MAX as u64).saturating_sub(head.count);
         let (taken, over) = self.tally.take_some(head.payer, wanted.min(of_thing));
         let count = taken.count();
