@@ -216,15 +216,20 @@ impl Mailbox {
             state.waiting.twin(new.thing, &new.command, method, now).cloned()
         });
         let (message, receipt, is_new) = match twin.flatten() {
-            // Written again, so that the receipt speaks for the mail.
-            Some(mail) => (mail.message.clone(), self.tables.submit(rows::changed(&mail))?, false),
+            // The receipt speaks for the mail.
+            Some(mail) => (mail.message.clone(), self.tables.writer().barrier()?, false),
             None => {
                 let mail = self.make(&mut state, new, random, now)?;
                 let message = mail.message.clone();
                 let (payer, difference) = (message.payer(), Difference::new(0, mail.bytes()));
-                self.bytes.change(payer, &difference)?;
-                let receipt = self.submit(rows::created(&mail), &[&mail], now);
-                let receipt = receipt.inspect_err(|_| self.bytes.undo(payer, &difference))?;
+                let counted = self.bytes.change(payer, &difference)?;
+                let receipt = match self.submit(rows::created(&mail), &[&mail], now) {
+                    Ok(receipt) => receipt,
+                    Err(error) => {
+                        self.bytes.undo(payer, counted);
+                        return Err(error.into());
+                    }
+                };
                 state.waiting.insert(mail);
                 (message, receipt, true)
             }
@@ -305,11 +310,16 @@ impl Mailbox {
         let mut state = self.state.lock();
         let Some(mut mail) = state.waiting.get(id).cloned() else { return Ok(None) };
         let before = mail.bytes();
+        let payer = mail.message.payer();
+        // All that it has said is written again.
+        if !self.bytes.may_write(payer, before) && mail.status() == Status::InProgress {
+            return Ok(Some(Receipt::nothing()));
+        }
         // That it works counts more than what it says.
         let room = state.waiting.has_room(&mail, msg.as_ref().map_or(0, String::len));
         mail.step(Status::InProgress, now, msg.filter(|_| room), room);
         let receipt = self.tables.submit(rows::changed(&mail))?;
-        self.bytes.note(mail.message.payer(), &Difference::new(before, mail.bytes()));
+        self.bytes.note(payer, &Difference::new(before, mail.bytes()));
         state.waiting.work_on(mail);
         Ok(Some(receipt))
     }
@@ -324,10 +334,15 @@ impl Mailbox {
     ) -> Result<Option<Receipt>, StoreError> {
         let status = if outcome.code == 0 { Status::CompletedOk } else { Status::CompletedError };
         let mut state = self.state.lock();
-        if state.waiting.get(id).is_none() {
-            return Ok(None);
-        }
-        self.end(&mut state, &[id], status, Some(Arc::new(outcome)), now).map(Some)
+        let Some(mail) = state.waiting.get(id) else { return Ok(None) };
+        // That it is done counts more than what it says; who waits for that gets it.
+        let room = self.bytes.may_write(mail.message.payer(), mail.bytes() + outcome.bytes());
+        let outcome = Arc::new(outcome);
+        let kept = match room {
+            true => outcome.clone(),
+            false => Arc::new(Outcome { code: outcome.code, ..Outcome::default() }),
+        };
+        self.end(&mut state, &[id], status, Some((outcome, kept)), now).map(Some)
     }
 
     /// Takes a mail back; none when it is not waiting.
@@ -358,28 +373,31 @@ impl Mailbox {
         Ok(ids.len() == limits::EXPIRY_STEP)
     }
 
-    /// Ends mails that wait, in one batch.
+    /// Ends mails that wait, in one batch; with what the thing says to it, and what of that is kept.
     fn end(
         &self,
         state: &mut State,
         ids: &[MailId],
         status: Status,
-        outcome: Option<Arc<Outcome>>,
+        outcome: Option<(Arc<Outcome>, Arc<Outcome>)>,
         now: Timestamp,
     ) -> Result<Receipt, StoreError> {
+        let (outcome, kept) = outcome.unzip();
         let (mut batch, mut ended) = (Batch::default(), Vec::with_capacity(ids.len()));
         let mut grown = Vec::with_capacity(ids.len());
         for before in ids.iter().filter_map(|id| state.waiting.get(*id)) {
             let mut mail = before.clone();
             mail.step(status, now, None, true);
-            mail.outcome.clone_from(&outcome);
+            mail.outcome.clone_from(&kept);
             rows::finish(&mut batch, &mail, now);
             grown.push((mail.message.payer(), Difference::new(before.bytes(), mail.bytes())));
             ended.push(mail);
         }
         let ended: Vec<_> = ended.iter().collect();
         let mut receipt = self.submit(batch, &ended, now)?;
-        grown.iter().for_each(|(payer, difference)| self.bytes.note(*payer, difference));
+        for (payer, difference) in &grown {
+            self.bytes.note(*payer, difference);
+        }
         let answer = match (status, outcome) {
             (Status::Expired, _) => Answer::Expired,
             (Status::Purged, _) => Answer::Purged,

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use base::pool::{OverShare, Pools};
 use parking_lot::Mutex;
@@ -32,7 +33,9 @@ struct State {
 /// What is of one payer.
 #[derive(Default)]
 struct Account {
-    /// Bytes that were taken from the disk: those that there are, and up to two steps more.
+    /// Bytes that may be written before it is asked again whether there is room.
+    permitted: u64,
+    /// Bytes that are held of the disk: those that there are, but for two steps.
     held: u64,
     /// Bytes that there are.
     bytes: u64,
@@ -46,9 +49,10 @@ struct Part {
     is_saved: bool,
 }
 
-/// How many bytes a change adds or, below zero, removes.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+/// What a change writes, and how many bytes it adds or, below zero, removes.
+#[derive(Default, Debug)]
 pub(super) struct Difference {
+    written: u64,
     /// To each month's points.
     months: SmallVec<[(Month, i64); 1]>,
     /// To what goes with no month.
@@ -66,11 +70,13 @@ impl Difference {
     /// So many bytes take the place of others, which go with no month.
     pub(super) fn note(&mut self, before: usize, after: usize) {
         self.rest += after as i64 - before as i64;
+        self.written += after as u64;
     }
 
     /// A point of so many bytes is added.
     pub(super) fn add_point(&mut self, month: Month, bytes: usize) {
         self.note_points(month, bytes as i64);
+        self.written += bytes as u64;
     }
 
     /// One is removed.
@@ -89,22 +95,30 @@ impl Difference {
         let months = self.months.iter().map(|(month, bytes)| (Some(*month), *bytes));
         months.chain([(None, self.rest)]).filter(|(_, bytes)| *bytes != 0)
     }
-
-    fn total(&self) -> i64 {
-        self.parts().map(|(_, bytes)| bytes).sum()
-    }
 }
+
+/// What was counted: of what is in no count, nothing goes.
+#[derive(Default)]
+pub(super) struct Counted(SmallVec<[(Option<Month>, i64); 2]>);
 
 impl StoredBytes {
     /// The counts of a store, on the disk that all share.
     pub fn open(tables: &Tables, disk: Arc<DiskShares<Maker>>) -> Result<Self, StoreError> {
         let mut state = State::default();
+        // Of a month that was dropped just before the last run ended nothing is there.
+        let months = tables.months();
+        let is_there = |month: Option<Month>| month.is_none_or(|month| months.contains(&month));
         for (row, bytes) in tables.scan_prefix(Table::Meta, PREFIX, None, usize::MAX)? {
             if let (Some((payer, month)), Some(bytes)) = (read_key(&row), bytes.first_chunk()) {
                 let bytes = u64::from_be_bytes(*bytes);
                 let account = state.accounts.entry(payer).or_default();
-                account.parts.push(Part { month, bytes, is_saved: true });
+                let is_saved = is_there(month);
+                let bytes = if is_saved { bytes } else { 0 };
+                account.parts.push(Part { month, bytes, is_saved });
                 account.bytes += bytes;
+                if !is_saved {
+                    state.unsaved.insert(payer);
+                }
             }
         }
         for ((org, maker), account) in &mut state.accounts {
@@ -122,35 +136,56 @@ impl StoredBytes {
     /// Counts a change; who does not make it after all undoes that.
     ///
     /// # Errors
-    /// It adds more than there is room for; nothing was counted.
-    pub(super) fn change(&self, payer: Payer, difference: &Difference) -> Result<(), OverShare> {
+    /// There is no room for what it writes; nothing was counted.
+    pub(super) fn change(
+        &self,
+        payer: Payer,
+        difference: &Difference,
+    ) -> Result<Counted, OverShare> {
         let state = &mut *self.state.lock();
         let account = state.accounts.entry(payer).or_default();
-        let bytes = account.bytes.saturating_add_signed(difference.total());
-        if let Some(more @ 1..) = bytes.checked_sub(account.held) {
-            account.held += self.take(payer, more)?;
+        self.permit(payer, account, difference.written)?;
+        Ok(self.count(payer, state, difference.parts()))
+    }
+
+    /// Whether so much may be written for somebody; then it is.
+    pub(super) fn may_write(&self, payer: Payer, bytes: usize) -> bool {
+        let state = &mut *self.state.lock();
+        let account = state.accounts.entry(payer).or_default();
+        self.permit(payer, account, bytes as u64).is_ok()
+    }
+
+    /// Asks the disk, though not for each point: that takes longer than to count it. What takes the
+    /// place of something is written, too, before that goes.
+    fn permit(
+        &self,
+        (org, maker): Payer,
+        account: &mut Account,
+        written: u64,
+    ) -> Result<(), OverShare> {
+        if written > account.permitted {
+            let step = STEP_BYTES.max(written);
+            account.permitted = match self.disk.check(org, maker, step) {
+                Ok(()) => step,
+                Err(_) => {
+                    let check = self.disk.check(org, maker, written);
+                    check.inspect_err(|over| self.pools().note_refused(over.pool, org))?;
+                    written
+                }
+            };
         }
-        self.count(payer, state, difference.parts());
+        account.permitted -= written;
         Ok(())
     }
 
-    /// Takes so much, or, to be asked less often, a step.
-    fn take(&self, (org, maker): Payer, more: u64) -> Result<u64, OverShare> {
-        if more < STEP_BYTES && self.disk.has_room(org, maker, STEP_BYTES) {
-            self.disk.hold(org, maker, STEP_BYTES);
-            return Ok(STEP_BYTES);
-        }
-        self.disk.take(org, maker, more).map(|()| more)
-    }
-
     /// Counts a change that is not refused.
-    pub(super) fn note(&self, payer: Payer, difference: &Difference) {
-        self.count(payer, &mut self.state.lock(), difference.parts());
+    pub(super) fn note(&self, payer: Payer, difference: &Difference) -> Counted {
+        self.count(payer, &mut self.state.lock(), difference.parts())
     }
 
     /// Takes back what was counted and did not happen.
-    pub(super) fn undo(&self, payer: Payer, difference: &Difference) {
-        let parts = difference.parts().map(|(month, bytes)| (month, -bytes));
+    pub(super) fn undo(&self, payer: Payer, Counted(parts): Counted) {
+        let parts = parts.into_iter().map(|(month, bytes)| (month, -bytes));
         self.count(payer, &mut self.state.lock(), parts);
     }
 
@@ -163,35 +198,41 @@ impl StoredBytes {
         }
     }
 
-    /// Changes the counts of a payer. Of what is in no count, nothing goes.
     fn count(
         &self,
         payer: Payer,
         state: &mut State,
         differences: impl Iterator<Item = (Option<Month>, i64)>,
-    ) {
+    ) -> Counted {
         let account = state.accounts.entry(payer).or_default();
+        let (mut counted, mut is_new) = (Counted::default(), false);
         for (month, difference) in differences {
-            if account.change(month, difference) {
-                state.unsaved.insert(payer);
-            }
+            let (changed, was_saved) = account.change(month, difference);
+            counted.0.push((month, changed));
+            is_new |= was_saved;
+        }
+        if is_new {
+            state.unsaved.insert(payer);
         }
         let (org, maker) = payer;
         let kept = if account.bytes == 0 { 0 } else { STEP_BYTES };
         if account.bytes > account.held {
-            self.disk.hold(org, maker, account.bytes - account.held);
-            account.held = account.bytes;
+            let more = account.bytes - account.held + kept;
+            self.disk.hold(org, maker, more);
+            account.held += more;
         } else if account.held - account.bytes > 2 * kept {
             self.disk.give_back(org, maker, account.held - account.bytes - kept);
             account.held = account.bytes + kept;
         }
+        counted
     }
 
-    /// Stores the counts that have changed.
+    /// Stores the counts that have changed; to be called every few seconds.
     ///
     /// # Errors
     /// The store does not take them; they are stored with the next.
     pub fn store(&self, tables: &Tables) -> Result<Receipt, StoreError> {
+        self.disk.keep(Instant::now());
         let State { accounts, unsaved } = &mut *self.state.lock();
         let mut batch = Batch::default();
         for payer in unsaved.iter() {
@@ -224,27 +265,26 @@ impl StoredBytes {
 }
 
 impl Account {
-    /// Whether the part of a month was changed.
-    fn change(&mut self, month: Option<Month>, difference: i64) -> bool {
+    /// By how much the part of a month has changed, and whether it was stored as it was.
+    fn change(&mut self, month: Option<Month>, difference: i64) -> (i64, bool) {
         let at = match self.parts.iter().position(|part| part.month == month) {
             Some(at) => at,
-            None if difference <= 0 => return false,
+            None if difference <= 0 => return (0, false),
             None => {
-                self.parts.push(Part { month, bytes: 0, is_saved: false });
+                self.parts.push(Part { month, bytes: 0, is_saved: true });
                 self.parts.len() - 1
             }
         };
         let part = &mut self.parts[at];
-        self.bytes -= part.bytes;
-        part.bytes = part.bytes.saturating_add_signed(difference);
-        part.is_saved = false;
-        self.bytes += part.bytes;
-        true
+        let before = part.bytes;
+        part.bytes = before.saturating_add_signed(difference);
+        self.bytes = self.bytes - before + part.bytes;
+        (part.bytes as i64 - before as i64, std::mem::replace(&mut part.is_saved, false))
     }
 }
 
-/// What is taken from the disk at once: a point is some bytes, and to ask whether there is room for it
-/// would take longer than it takes to count it.
+/// What may be written before the disk is asked again, and what is held of it more than there is: a
+/// point has some bytes.
 const STEP_BYTES: u64 = 16 * 1024;
 
 /// What the keys of the counts begin with, in [`Table::Meta`].
@@ -264,9 +304,11 @@ fn read_key(row: &[u8]) -> Option<(Payer, Option<Month>)> {
 
 #[cfg(test)]
 mod tests {
-    use base::OrgId;
     use base::pool::Pool;
-    use store::{Condition, Durability, memory::MemoryStore};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use base::{OrgId, limits};
+    use store::{Condition, Durability, Store as _, memory::MemoryStore};
 
     use super::*;
 
@@ -277,7 +319,13 @@ mod tests {
         [1, 2].map(|number| (OrgId::from_bytes([number; 12]), None))
     }
 
+    /// The counts of a store that has points of June and July.
     fn open(store: &Arc<MemoryStore>) -> (StoredBytes, Tables) {
+        let mut batch = Batch::default();
+        for month in [JUNE, JULY] {
+            batch.put(Table::Telemetry(month), "a", "point");
+        }
+        store.commit(&[batch]).expect("committed");
         let tables = Tables::new(store.clone(), Durability::Os);
         let disk = Arc::new(DiskShares::new(tables.store().room(), &Arc::default()));
         (StoredBytes::open(&tables, disk).expect("read"), tables)
@@ -285,9 +333,15 @@ mod tests {
 
     /// What is counted, of which up to two steps of each payer are taken before.
     fn used(bytes: &StoredBytes) -> u64 {
+        static WAITS: AtomicU32 = AtomicU32::new(1);
+        for _ in 0..2 {
+            let waits = WAITS.fetch_add(1, Ordering::Relaxed);
+            bytes.disk.keep(Instant::now() + limits::DISK_GOING_WAIT * waits);
+        }
         let (counted, held) = (bytes.total(), bytes.pools().usage(Pool::Disk).used());
         let payers = bytes.state.lock().accounts.len() as u64;
         assert!((counted..=counted + payers * 2 * STEP_BYTES).contains(&held), "{held}: {counted}");
+        assert!(counted > 0 || held == 0, "{held}");
         counted
     }
 
@@ -303,12 +357,14 @@ mod tests {
         let store = Arc::<MemoryStore>::default();
         let (bytes, tables) = open(&store);
         let [one, other] = payers();
-        bytes.change(one, &points(JUNE, 100)).expect("room");
-        bytes.change(one, &points(JULY, 1)).expect("room");
-        bytes.change(other, &points(JUNE, 1000)).expect("room");
-        let undone = points(JULY, 7777);
-        bytes.change(other, &undone).expect("room");
-        bytes.undo(other, &undone);
+        let _ = bytes.change(one, &points(JUNE, 100)).expect("room");
+        let _ = bytes.change(one, &points(JULY, 1)).expect("room");
+        let _ = bytes.change(other, &points(JUNE, 1000)).expect("room");
+        let undone = bytes.change(other, &points(JULY, 7777)).expect("room");
+        bytes.undo(other, undone);
+        // Nor does what was not counted come into being.
+        let undone = bytes.change(other, &Difference::new(50_000, 1)).expect("room");
+        bytes.undo(other, undone);
         assert_eq!(used(&bytes), 205 + 7 + 2005);
         bytes.store(&tables).expect("room").await.expect("stored");
         let (bytes, tables) = open(&store);
@@ -325,10 +381,43 @@ mod tests {
         let (bytes, tables) = open(&store);
         assert_eq!(used(&bytes), 2);
         bytes.drop_month(JULY);
-        assert_eq!(bytes.pools().usage(Pool::Disk).used(), 0);
+        assert_eq!(used(&bytes), 0);
         bytes.store(&tables).expect("room").await.expect("stored");
         let left = tables.scan_prefix(Table::Meta, PREFIX, None, 9).expect("read");
         assert_eq!(left, [], "nothing is left of counts that are zero");
+    }
+
+    #[tokio::test]
+    async fn a_month_that_has_gone_is_not_counted_after_a_sudden_end() {
+        let store = Arc::<MemoryStore>::default();
+        let (bytes, tables) = open(&store);
+        let [one, _] = payers();
+        let _ = bytes.change(one, &points(JUNE, 1000)).expect("room");
+        let _ = bytes.change(one, &points(Month(600), 1000)).expect("room");
+        bytes.store(&tables).expect("room").await.expect("stored");
+        for _ in 0..2 {
+            let (bytes, tables) = open(&store);
+            assert_eq!(used(&bytes), 2010);
+            bytes.store(&tables).expect("room").await.expect("stored");
+            assert_eq!(tables.scan_prefix(Table::Meta, PREFIX, None, 9).expect("read").len(), 2);
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_place_of_something_needs_room_too() {
+        let (bytes, tables) = open(&Arc::default());
+        let [one, other] = payers();
+        let room = tables.store().room();
+        room.set_reserve(10_000);
+        let disk = Arc::new(DiskShares::new(room, bytes.pools()));
+        let bytes = StoredBytes { disk, ..StoredBytes::default() };
+        bytes.note(one, &Difference::new(0, 100_000));
+        room.note(Condition::Good, 30_000, 30_000);
+        assert!(bytes.change(one, &Difference::new(500, 500)).is_err());
+        assert!(!bytes.may_write(one, 1) && bytes.may_write(other, 500));
+        bytes.change(other, &Difference::new(0, 500)).map(drop).expect("below its share");
+        room.note(Condition::Good, 60_000, 60_000);
+        bytes.change(one, &Difference::new(500, 500)).map(drop).expect("room");
     }
 
     #[tokio::test]
@@ -336,7 +425,7 @@ mod tests {
         let store = Arc::<MemoryStore>::default();
         let (bytes, tables) = open(&store);
         let [one, _] = payers();
-        bytes.change(one, &points(JUNE, 100)).expect("room");
+        let _ = bytes.change(one, &points(JUNE, 100)).expect("room");
         let room = tables.store().room();
         room.set(Condition::Failing("it is gone".into()));
         assert!(bytes.store(&tables).is_err());

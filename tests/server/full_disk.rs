@@ -214,8 +214,11 @@ async fn store(server: &Endpoints, client: &mut Client, bytes: &[u8]) -> i64 {
     }
 }
 
+/// Parameters of a command, other ones each time.
+type Params = fn(u32) -> Value;
+
 /// Asks for something that adds until it is refused.
-async fn until_refused(client: &mut Client, command: &str, params: fn(u32) -> Value) -> Value {
+async fn until_refused(client: &mut Client, command: &str, params: Params) -> Value {
     for number in 0..10_000 {
         let reply = reply(client, command, &params(number).to_string()).await;
         if reply["success"] == false {
@@ -243,12 +246,17 @@ async fn who_fills_the_disk_adds_no_more_and_others_do() {
     disk.fill("beside", 32 << 20);
     let mut server = disk.serve(&log, &settings);
     let mut flood = server.thing("mqtt", "mower-1").await;
+    server.thing("mqtt", "mower-2").await.close().await;
     let mut taken = BTreeSet::new();
+    for _ in 0..200 {
+        let mail = r#"{"thingKey":"mower-1","command":"c","ackTimeout":0,"ttl":-1}"#;
+        call(&mut flood, "mailbox.send", mail).await;
+    }
     assert_eq!(publish_until_refused(&mut flood, &mut taken).await, ABOVE_SHARE);
     let before = disk_used(&server).await;
     assert!(before > 10 << 20, "{before}");
 
-    let others: [(&str, fn(u32) -> Value); 6] = [
+    let others: [(&str, Params); 6] = [
         ("property.publish", |n| json!({ "key": "p", "value": n })),
         ("attribute.publish", |n| json!({ "key": "a", "value": n.to_string() })),
         ("alarm.publish", |n| json!({ "key": "a", "state": n % 2 })),
@@ -264,8 +272,9 @@ async fn who_fills_the_disk_adds_no_more_and_others_do() {
             assert!(text.contains("server.min_free_bytes") && text.contains("share"), "{text}");
         }
         assert!(matches!(store(&server, &mut flood, &noise(9000)).await, 507 | -95016));
-        let mut retain = Connect::thing(V5, "mower-1").id("second").open(&server).await;
-        retain.send(&retain.publish(3, 1, "plant/state", &"x".repeat(5000))).await;
+        let mut retain =
+            Connect::thing(V5, "mower-2").id("another than before").open(&server).await;
+        retain.send(&retain.publish(3, 1, "plant/state", "x".repeat(5000))).await;
         let (code, why) = retain.acknowledgement().await;
         assert!(code == 0x97 && why.contains("server.min_free_bytes"), "{code}: {why}");
         assert!(connect_error(&server, "never-seen").await, "what registers itself adds something");
@@ -286,12 +295,30 @@ async fn who_fills_the_disk_adds_no_more_and_others_do() {
             flood = server.thing("mqtt", "mower-1").await;
         }
     }
+    // Mails come to their end, of which no more is kept than that.
+    let fetched = call(&mut flood, "mailbox.check", r#"{"limit":200}"#).await;
+    let mails = fetched["messages"].as_array().expect("mails");
+    assert!(mails.len() > 50, "{}", mails.len());
+    for mail in mails {
+        let said = json!({ "x": "y".repeat(28_000) });
+        let ack = json!({ "id": mail["id"], "errorCode": 0, "params": said }).to_string();
+        call(&mut flood, "mailbox.ack", &ack).await;
+    }
+    assert!(is_ready(&server).await);
+    let mut york = of_york(&server, "tcp").await;
+    let mail = json!({ "thingKey": "tractor", "command": "c", "ackTimeout": 0 }).to_string();
+    call(&mut york, "mailbox.send", &mail).await;
     let mut operator = server.operator("http").await;
-    call(&mut operator, "thing.delete", r#"{"key":"mower-1"}"#).await;
-    eventually("what is gone is not counted", async || disk_used(&server).await < before / 20)
-        .await;
-    let mut again = server.thing("mqtt", "mower-3").await;
-    call(&mut again, "property.publish", r#"{"key":"p","value":1}"#).await;
+    let id = json!({ "id": mails[mails.len() - 1]["id"] }).to_string();
+    let found = call(&mut operator, "mailbox.find", &id).await.to_string();
+    assert!(found.contains("completed-ok") && !found.contains("yyyy"), "{found}");
+
+    disk.remove("beside");
+    eventually("there is room again", async || {
+        let said = reply(&mut flood, "property.publish", r#"{"key":"p","value":1}"#).await;
+        said["success"] == true
+    })
+    .await;
 }
 
 /// What works below the mark, and what does not, over every door.

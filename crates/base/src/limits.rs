@@ -414,8 +414,13 @@ pub const MIN_FREE_PART: u64 = 10;
 /// others is read.
 pub const PAYERS_KNOWN_MAX: usize = 65_536;
 
-/// Of what the disk has, the most that is left for those below their share.
+/// What of the disk is left for those below their share: a sixteenth of what is above the mark, and not
+/// more than this.
 pub const DISK_RESERVE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// For so long, and up to twice as long, what was removed counts for whose it was: the engine removes it
+/// from the disk later, and who writes and removes without end would be below the share meanwhile.
+pub const DISK_GOING_WAIT: Duration = Duration::from_secs(60);
 
 /// Bytes set aside in a file that is let go of when others have filled the disk, so that deleting
 /// goes on: an eighth of the mark, and not more than this. It is enough for 100,000 deletions.

@@ -315,8 +315,8 @@ pools! {
         max: Max::Auto("server.min_free_bytes", "what the disk of server.data_dir has above it"),
         reason: "Points of telemetry, mails, things, files, retained messages and what waits in kept MQTT \
                  sessions are on one disk. They are counted before compression; what a program before \
-                 this pool has stored of the first three is not. Of each part at most a gigabyte is left \
-                 for those below their share.",
+                 this pool has stored of the first three is not. What is removed counts for a minute or \
+                 two more: it is on the disk still.",
         makes_way: MakesWay::Nobody,
         refused: "-95018 for what is added or grows; files -95016 and HTTP 507; MQTT as with \
                   retained_messages and kept_bytes. With less than `server.min_free_bytes` on the disk \

@@ -22,8 +22,8 @@ pub struct Shares<P> {
     max: u64,
     /// Of that, what one organisation may have.
     org_max: u64,
-    /// The most that is kept for those below their part.
-    reserve_max: u64,
+    /// What is kept for those below their part, if that is not a part of the bound.
+    reserve: Option<u64>,
     whole: Option<Arc<dyn Whole<P>>>,
     pools: Arc<Pools>,
     usage: Arc<Usage>,
@@ -69,7 +69,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
             pool,
             max,
             org_max: u64::MAX,
-            reserve_max: u64::MAX,
+            reserve: None,
             whole: None,
             pools: pools.clone(),
             usage,
@@ -88,10 +88,10 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         Self { org_max, ..self }
     }
 
-    /// No more than so much is kept for those below their part.
+    /// So much is kept for those below their part, whatever the bound.
     #[must_use]
-    pub fn with_reserve_max(self, reserve_max: u64) -> Self {
-        Self { reserve_max, ..self }
+    pub fn with_reserve(self, reserve: u64) -> Self {
+        Self { reserve: Some(reserve), ..self }
     }
 
     /// What is held of it is held of another pool, too.
@@ -318,12 +318,16 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         self.whole.as_ref().map_or(Ok(()), |whole| whole.check(org, who, amount))
     }
 
+    fn reserve(&self, max: u64) -> u64 {
+        self.reserve.map_or_else(|| reserve(max), |reserve| reserve.min(max))
+    }
+
     fn check_own(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
         let over = |whose| Err(OverShare { pool: self.pool, whose });
         let stays = self.pool.info().makes_way == MakesWay::Nobody;
-        let kept = if stays { self.reserve_max } else { 0 };
+        let usable = |max| max - if stays { self.reserve(max) } else { 0 };
         let tenant = self.tenant(org);
-        let Some(max) = self.tenants.may_have(&tenant, amount, self.max, kept) else {
+        let Some(max) = self.tenants.may_have(&tenant, amount, self.max, usable) else {
             return over(Whose::Org);
         };
         if self.tenants.held.saturating_add(amount) > self.max {
@@ -334,7 +338,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         }
         let nobody = Level::default();
         let orgs = self.orgs.get(&tenant).unwrap_or(&nobody);
-        let Some(max) = orgs.may_have(&org, amount, max, kept) else {
+        let Some(max) = orgs.may_have(&org, amount, max, usable) else {
             return over(Whose::Org);
         };
         let nobody = Level::default();
@@ -343,7 +347,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
             return over(Whose::Org);
         }
         let max = max.min(self.org_max);
-        match principals.may_have(&who, amount, max, kept) {
+        match principals.may_have(&who, amount, max, usable) {
             Some(_) => Ok(()),
             None => over(Whose::Principal),
         }
@@ -371,10 +375,10 @@ impl<K: Copy + Ord + Hash> Level<K> {
         self.of.get(key).copied().unwrap_or(0)
     }
 
-    /// How much of `max` is this one's to use if it may have so much more: what is free beside the
-    /// reserve, which is `kept` at most, or its equal part. None if it may not.
-    fn may_have(&self, key: &K, amount: u64, max: u64, kept: u64) -> Option<u64> {
-        let usable = max - reserve(max).min(kept);
+    /// How much of `max` is this one's to use if it may have so much more: what is `usable` beside the
+    /// reserve, or its equal part. None if it may not.
+    fn may_have(&self, key: &K, amount: u64, max: u64, usable: impl Fn(u64) -> u64) -> Option<u64> {
+        let usable = usable(max);
         if self.held.saturating_add(amount) <= usable {
             return Some(usable);
         }

@@ -1,12 +1,14 @@
 //! Who has how much of the disk on which the store is.
 //!
 //! How much there is follows from the disk: what is held, and what may still be added. So who fills
-//! it stops before it is full, and the others find the rest. Nobody gives back what is still on the
-//! disk, not for a moment: it would be missing in the sum.
+//! it stops before it is full, and the others find the rest. What is removed counts a while longer: it is
+//! still on the disk.
 
-use std::fmt;
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Instant;
+use std::{fmt, mem};
 
 use base::pool::{OverShare, Pool, Pools};
 use base::shares::{Shares, Whole};
@@ -18,17 +20,26 @@ use super::Room;
 /// The shares of a disk; several pools are parts of it.
 #[derive(Debug)]
 pub struct DiskShares<P> {
-    shares: Mutex<Shares<P>>,
+    state: Mutex<State<P>>,
     room: Arc<Room>,
     pools: Arc<Pools>,
+}
+
+#[derive(Debug)]
+struct State<P> {
+    shares: Shares<P>,
+    /// What was given back since this time, and before: it is held still.
+    going: [HashMap<(OrgId, P), u64>; 2],
+    since: Instant,
 }
 
 impl<P: Copy + Ord + Hash> DiskShares<P> {
     /// Nobody holds anything of the disk with this room.
     pub fn new(room: &Arc<Room>, pools: &Arc<Pools>) -> Self {
-        let shares = Shares::new(Pool::Disk, room.left(), pools);
-        let shares = Mutex::new(shares.with_reserve_max(limits::DISK_RESERVE_BYTES_MAX));
-        Self { shares, room: room.clone(), pools: pools.clone() }
+        let shares = Shares::new(Pool::Disk, room.left(), pools).with_reserve(room.reserve());
+        let going = [HashMap::new(), HashMap::new()];
+        let state = Mutex::new(State { shares, going, since: Instant::now() });
+        Self { state, room: room.clone(), pools: pools.clone() }
     }
 
     /// All pools.
@@ -36,40 +47,41 @@ impl<P: Copy + Ord + Hash> DiskShares<P> {
         &self.pools
     }
 
-    /// Whether so much could be taken now.
-    pub fn has_room(&self, org: OrgId, who: P, amount: u64) -> bool {
-        let mut shares = self.shares.lock();
-        self.measure(&mut shares) && shares.has_room(org, who, amount).is_ok()
-    }
-
-    /// Takes so much.
+    /// Whether so much could be written now.
     ///
     /// # Errors
     ///
-    /// It is above the share; nothing was taken.
-    pub fn take(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
-        let mut shares = self.shares.lock();
-        if !self.measure(&mut shares) {
-            shares.hold(org, who, amount);
+    /// It is above the share.
+    pub fn check(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
+        // Of a full disk the store says so to everybody.
+        if self.room.is_full() {
             return Ok(());
         }
-        shares.take(org, who, amount)
-    }
-
-    /// Notes what is held already, whatever the bound.
-    pub fn hold(&self, org: OrgId, who: P, amount: u64) {
-        self.shares.lock().hold(org, who, amount);
-    }
-
-    /// Gives so much back.
-    pub fn give_back(&self, org: OrgId, who: P, amount: u64) {
-        self.shares.lock().give_back(org, who, amount);
-    }
-
-    /// Looks how much there is. False: the disk is full, which the store says to everybody.
-    fn measure(&self, shares: &mut Shares<P>) -> bool {
+        let shares = &mut self.state.lock().shares;
         shares.set_max(shares.held().saturating_add(self.room.left()));
-        !self.room.is_full()
+        shares.has_room(org, who, amount)
+    }
+
+    /// Notes that so much more is on the disk.
+    pub fn hold(&self, org: OrgId, who: P, amount: u64) {
+        self.state.lock().shares.hold(org, who, amount);
+    }
+
+    /// Notes that so much will go from the disk.
+    pub fn give_back(&self, org: OrgId, who: P, amount: u64) {
+        if amount > 0 {
+            *self.state.lock().going[0].entry((org, who)).or_default() += amount;
+        }
+    }
+
+    /// Lets go of what has gone; to be called every few seconds.
+    pub fn keep(&self, now: Instant) {
+        let State { shares, going: [new, old], since } = &mut *self.state.lock();
+        if now.saturating_duration_since(*since) >= limits::DISK_GOING_WAIT {
+            *since = now;
+            let gone = mem::replace(old, mem::take(new));
+            gone.into_iter().for_each(|((org, who), amount)| shares.give_back(org, who, amount));
+        }
     }
 }
 
@@ -79,8 +91,7 @@ where
     Q: Into<P>,
 {
     fn check(&self, org: OrgId, who: Q, amount: u64) -> Result<(), OverShare> {
-        let mut shares = self.shares.lock();
-        if self.measure(&mut shares) { shares.has_room(org, who.into(), amount) } else { Ok(()) }
+        Self::check(self, org, who.into(), amount)
     }
 
     fn hold(&self, org: OrgId, who: Q, amount: u64) {
@@ -117,8 +128,9 @@ mod tests {
     }
 
     impl Disk {
-        fn new(left: i64) -> Self {
+        fn new(left: i64, reserve: u64) -> Self {
             let room = Arc::<Room>::default();
+            room.set_reserve(reserve);
             let disk = Self { shares: DiskShares::new(&room, &Arc::default()), room, left };
             disk.measure();
             disk
@@ -133,7 +145,8 @@ mod tests {
         }
 
         fn write(&mut self, org: OrgId, bytes: u64) -> Result<(), OverShare> {
-            self.shares.take(org, 1, bytes)?;
+            self.shares.check(org, 1, bytes)?;
+            self.shares.hold(org, 1, bytes);
             self.left -= bytes as i64;
             self.measure();
             Ok(())
@@ -142,7 +155,7 @@ mod tests {
 
     #[test]
     fn who_fills_the_disk_leaves_room_for_others() {
-        let mut disk = Disk::new(16_000);
+        let mut disk = Disk::new(16_000, 1000);
         let mut written = 0;
         let over = loop {
             match disk.write(ONE, 10) {
@@ -151,7 +164,7 @@ mod tests {
             }
         };
         assert_eq!((over.pool, over.whose), (Pool::Disk, Whose::Principal));
-        assert!((13_000..14_000).contains(&written), "{written}");
+        assert_eq!(written, 13_000, "for tenants, organisations and principals a reserve is left");
         for _ in 0..200 {
             disk.write(OTHER, 10).expect("it is below its share");
         }
@@ -161,36 +174,44 @@ mod tests {
         disk.measure();
         disk.write(OTHER, 10).expect("below its share");
         assert!(disk.write(ONE, 10).is_err());
-        // Who has removed something may add again.
-        Whole::<u8>::give_back(&disk.shares, ONE, 1, 12_000);
+        // When something has gone from the disk, all may add again.
         disk.left += 12_000;
         disk.measure();
         disk.write(ONE, 10).expect("room");
     }
 
     #[test]
+    fn what_is_removed_counts_until_it_has_gone_from_the_disk() {
+        let mut disk = Disk::new(16_000, 1000);
+        while disk.write(ONE, 10).is_ok() {}
+        disk.shares.give_back(ONE, 1, 13_000);
+        let begun = Instant::now();
+        let later = |waits| begun + limits::DISK_GOING_WAIT * waits;
+        for at in [begun, later(1)] {
+            disk.shares.keep(at);
+            assert!(disk.write(ONE, 10).is_err(), "nothing has gone");
+            disk.write(OTHER, 10).expect("below its share");
+        }
+        disk.shares.keep(later(2));
+        disk.write(ONE, 10).expect("below its share");
+        assert_eq!(disk.shares.state.lock().shares.held(), 30);
+    }
+
+    #[test]
     fn a_full_disk_is_not_a_matter_of_shares() {
-        let mut disk = Disk::new(1000);
+        let mut disk = Disk::new(1000, 60);
         disk.write(ONE, 800).expect("room");
         assert!(disk.write(ONE, 50).is_err());
         disk.left = -1;
         disk.measure();
-        assert_eq!(Whole::<u8>::check(&disk.shares, ONE, 1, 50), Ok(()));
-        assert_eq!(disk.shares.take(ONE, 1, 50), Ok(()), "the store refuses it");
-    }
-
-    #[test]
-    fn little_is_left_of_a_large_disk() {
-        let mut disk = Disk::new(1 << 50);
-        let reserve = limits::DISK_RESERVE_BYTES_MAX;
-        assert!(disk.write(ONE, (1 << 50) - 2 * reserve).is_err());
-        disk.write(ONE, (1 << 50) - 3 * reserve).expect("of each level a gigabyte is left");
+        assert_eq!(disk.shares.check(ONE, 1, 50), Ok(()), "the store refuses it");
     }
 
     #[test]
     fn what_is_a_part_is_held_of_both() {
         let pools = Arc::<Pools>::default();
         let room = Arc::<Room>::default();
+        room.set_reserve(10);
         let disk = Arc::new(DiskShares::<Option<u8>>::new(&room, &pools));
         let mut files = Shares::<u8>::new(Pool::FileBytes, 1000, &pools).within(disk.clone());
         let used = |pool| pools.usage(pool).used();
@@ -204,6 +225,7 @@ mod tests {
         assert_eq!((refused(Pool::FileBytes), refused(Pool::Disk)), (0, 1));
         files.give_back(ONE, 1, 9999);
         files.evict(ONE, 2, 50);
+        (1..=2).for_each(|waits| disk.keep(Instant::now() + limits::DISK_GOING_WAIT * waits));
         assert_eq!((used(Pool::FileBytes), used(Pool::Disk)), (50, 50));
         files.take(ONE, 1, 10).expect("room");
     }

@@ -77,6 +77,7 @@ pub struct Room {
     mark: AtomicU64,
     /// Bytes before the mark from which on it counts as reached.
     near: AtomicI64,
+    reserve: AtomicU64,
     condition: watch::Sender<Condition>,
 }
 
@@ -90,6 +91,7 @@ impl Default for Room {
             free: AtomicU64::new(u64::MAX),
             mark: AtomicU64::new(0),
             near: AtomicI64::new(0),
+            reserve: AtomicU64::new(0),
             condition: watch::Sender::new(Condition::Good),
         }
     }
@@ -166,6 +168,16 @@ impl Room {
     pub(crate) fn set_mark(&self, mark: u64, near: i64) {
         self.mark.store(mark, Ordering::Relaxed);
         self.near.store(near, Ordering::Relaxed);
+    }
+
+    /// Sets what is for those below their share of the disk.
+    pub fn set_reserve(&self, reserve: u64) {
+        self.reserve.store(reserve, Ordering::Relaxed);
+    }
+
+    /// What is for those below their share of the disk.
+    pub(crate) fn reserve(&self) -> u64 {
+        self.reserve.load(Ordering::Relaxed)
     }
 
     /// Bytes that may be added until the disk counts as full.

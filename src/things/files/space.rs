@@ -159,8 +159,9 @@ impl Reserved {
             .map_err(|over| space.refuse(self.payer, over))?;
         let stored = stored()?;
         let (org, maker) = self.payer;
-        space.shares.hold(org, maker, needed);
-        space.shares.give_back(org, maker, std::mem::take(&mut self.held));
+        let held = std::mem::take(&mut self.held);
+        space.shares.hold(org, maker, needed.saturating_sub(held));
+        space.shares.give_back(org, maker, held.saturating_sub(needed));
         before.inspect(|(maker, bytes)| space.shares.give_back(org, *maker, *bytes));
         Ok(stored)
     }

@@ -146,7 +146,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// Bytes that it takes, roughly.
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let params = self.params.as_ref().map_or(0, |params| params.get().len());
         self.message.as_ref().map_or(0, String::len) + params
     }

@@ -158,8 +158,11 @@ async fn what_mails_take_of_the_disk_is_counted_until_they_are_forgotten() {
     commit(&tables).await;
     drop(mailbox.prune(later).expect("read"));
     assert_eq!(used(), held(&mailbox, &ids[2..]));
-    // On a disk without room nothing is made; what waits comes to its end.
-    store.room().note(store::Condition::Good, 10, 10);
+    // On a disk without room nothing is made; what waits comes to its end, of which little is kept.
+    drop(mailbox.update(ids[2], None, NOW).expect("stored").expect("it waits"));
+    commit(&tables).await;
+    store.room().note(store::Condition::Good, 2000, 2000);
+    store.room().set_reserve(2000);
     let (tables, room) = (tables.clone(), store.room());
     let disk = Arc::new(DiskShares::new(room, bytes.pools()));
     let bytes = Arc::new(StoredBytes::open(&tables, disk).expect("read"));
@@ -167,7 +170,15 @@ async fn what_mails_take_of_the_disk_is_counted_until_they_are_forgotten() {
     mailbox.load().expect("read");
     let refused = mailbox.send(new(1, "m", None), [0; 6], 0, NOW).map(drop);
     assert!(matches!(refused, Err(SendError::OverShare(over)) if over.pool == Pool::Disk));
-    drop(mailbox.complete(ids[2], Outcome::default(), NOW).expect("room").expect("it waits"));
+    let said = Some("y".repeat(100));
+    drop(mailbox.update(ids[2], said, NOW).expect("stored").expect("it waits"));
+    assert_eq!(mailbox.waiting(ids[2]).expect("it waits").history.len(), 2);
+    let outcome = Outcome { code: 7, message: Some("z".repeat(1000)), params: None };
+    let done = mailbox.complete(ids[2], outcome, NOW).expect("room").expect("it waits");
+    done.await.expect("stored");
+    let mail = mailbox.find(new(1, "m", None).org, ids[2]).expect("read").expect("kept");
+    let outcome = mail.outcome.expect("there");
+    assert_eq!((outcome.code, &outcome.message), (7, &None));
 }
 
 #[tokio::test]

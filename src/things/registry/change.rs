@@ -228,20 +228,26 @@ impl Things {
     ) -> Result<Receipt, NotAdded> {
         let bans = before.is_some_and(|before| before.ban.is_none()) && !thing.ban.is_none();
         let (payer, difference) = (thing.payer(), difference(before, Some(thing)));
-        if bans {
-            self.bytes.note(payer, &difference);
-        } else {
-            self.bytes.change(payer, &difference)?;
-        }
+        let counted = match bans {
+            true => self.bytes.note(payer, &difference),
+            false => self.bytes.change(payer, &difference)?,
+        };
         let submitted = match before {
             // A full disk keeps nobody from banning.
             Some(_) if bans => self.tables.submit_removal(batch).map_err(NotAdded::from),
             Some(_) => self.tables.submit(batch).map_err(NotAdded::from),
             None => self.add(payer, batch),
         };
-        let receipt = submitted.inspect_err(|_| self.bytes.undo(payer, &difference))?;
-        self.texts.put(thing, before);
-        Ok(receipt)
+        match submitted {
+            Ok(receipt) => {
+                self.texts.put(thing, before);
+                Ok(receipt)
+            }
+            Err(error) => {
+                self.bytes.undo(payer, counted);
+                Err(error)
+            }
+        }
     }
 
     fn add(&self, payer: Payer, batch: Batch) -> Result<Receipt, NotAdded> {

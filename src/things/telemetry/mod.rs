@@ -219,12 +219,15 @@ impl Telemetry {
         for series in &open {
             series.close(&mut batch, &mut difference);
         }
-        if let Err(over) = self.bytes.change(payer, &difference) {
-            let all = 0..points.len();
-            let refused = all.filter(|index| unchanged.binary_search(index).is_err()).collect();
-            let (receipt, refused) = (Receipt::nothing(), Some((refused, over.into())));
-            return Ok(Published { receipt, unchanged, refused });
-        }
+        let counted = match self.bytes.change(payer, &difference) {
+            Ok(counted) => counted,
+            Err(over) => {
+                let all = 0..points.len();
+                let refused = all.filter(|index| unchanged.binary_search(index).is_err()).collect();
+                let (receipt, refused) = (Receipt::nothing(), Some((refused, over.into())));
+                return Ok(Published { receipt, unchanged, refused });
+            }
+        };
         if !alarms.is_empty() {
             also(&mut batch, &alarms);
         }
@@ -238,7 +241,13 @@ impl Telemetry {
                 taken.submit(&self.tables, batch)
             }
         };
-        let receipt = submitted.inspect_err(|_| self.bytes.undo(payer, &difference))?;
+        let receipt = match submitted {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                self.bytes.undo(payer, counted);
+                return Err(error);
+            }
+        };
         Ok(Published { receipt, unchanged, refused: why.map(|why| (refused, why)) })
     }
 

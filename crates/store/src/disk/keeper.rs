@@ -61,6 +61,8 @@ impl Keeper {
         let min_free = min_free
             .unwrap_or_else(|| limits::MIN_FREE_BYTES.min(disk.total / limits::MIN_FREE_PART));
         inner.room.set_mark(min_free, signed(near(min_free)));
+        let above = disk.total.saturating_sub(min_free);
+        inner.room.set_reserve((above / 16).min(limits::DISK_RESERVE_BYTES_MAX));
         let identity = identity(&inner.dir).map_err(|s| failed("look at its directory", s))?;
         *inner.reserve.lock() = Reserve {
             path: inner.dir.join(RESERVE_FILE),
