@@ -223,13 +223,8 @@ impl Mailbox {
                 let message = mail.message.clone();
                 let (payer, difference) = (message.payer(), Difference::new(0, mail.bytes()));
                 let counted = self.bytes.change(payer, &difference)?;
-                let receipt = match self.submit(rows::created(&mail), &[&mail], now) {
-                    Ok(receipt) => receipt,
-                    Err(error) => {
-                        self.bytes.undo(payer, counted);
-                        return Err(error.into());
-                    }
-                };
+                let receipt = self.submit(rows::created(&mail), &[&mail], now)?;
+                counted.made();
                 state.waiting.insert(mail);
                 (message, receipt, true)
             }

@@ -97,9 +97,32 @@ impl Difference {
     }
 }
 
-/// What was counted: of what is in no count, nothing goes.
-#[derive(Default)]
-pub(super) struct Counted(SmallVec<[(Option<Month>, i64); 2]>);
+/// By how much the counts of somebody have changed.
+type Changed = SmallVec<[(Option<Month>, i64); 2]>;
+
+/// A change that was counted and is about to be made; without it that is undone.
+#[must_use = "it counts when it is made"]
+pub(super) struct Counted<'a> {
+    bytes: &'a StoredBytes,
+    payer: Payer,
+    changed: Changed,
+}
+
+impl Counted<'_> {
+    /// The change was made.
+    pub(super) fn made(mut self) {
+        self.changed.clear();
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if !self.changed.is_empty() {
+            let parts = self.changed.drain(..).map(|(month, bytes)| (month, -bytes));
+            self.bytes.count(self.payer, &mut self.bytes.state.lock(), parts);
+        }
+    }
+}
 
 impl StoredBytes {
     /// The counts of a store, on the disk that all share.
@@ -133,7 +156,7 @@ impl StoredBytes {
         self.disk.pools()
     }
 
-    /// Counts a change; who does not make it after all undoes that.
+    /// Counts a change that is about to be made.
     ///
     /// # Errors
     /// There is no room for what it writes; nothing was counted.
@@ -141,11 +164,12 @@ impl StoredBytes {
         &self,
         payer: Payer,
         difference: &Difference,
-    ) -> Result<Counted, OverShare> {
+    ) -> Result<Counted<'_>, OverShare> {
         let state = &mut *self.state.lock();
         let account = state.accounts.entry(payer).or_default();
         self.permit(payer, account, difference.written)?;
-        Ok(self.count(payer, state, difference.parts()))
+        let changed = self.count(payer, state, difference.parts());
+        Ok(Counted { bytes: self, payer, changed })
     }
 
     /// Whether so much may be written for somebody; then it is.
@@ -178,15 +202,9 @@ impl StoredBytes {
         Ok(())
     }
 
-    /// Counts a change that is not refused.
-    pub(super) fn note(&self, payer: Payer, difference: &Difference) -> Counted {
-        self.count(payer, &mut self.state.lock(), difference.parts())
-    }
-
-    /// Takes back what was counted and did not happen.
-    pub(super) fn undo(&self, payer: Payer, Counted(parts): Counted) {
-        let parts = parts.into_iter().map(|(month, bytes)| (month, -bytes));
-        self.count(payer, &mut self.state.lock(), parts);
+    /// Counts a change that was made and is not refused.
+    pub(super) fn note(&self, payer: Payer, difference: &Difference) {
+        self.count(payer, &mut self.state.lock(), difference.parts());
     }
 
     /// The points of a month are gone.
@@ -198,17 +216,18 @@ impl StoredBytes {
         }
     }
 
+    /// Changes the counts of somebody. Of what is in no count, nothing goes.
     fn count(
         &self,
         payer: Payer,
         state: &mut State,
         differences: impl Iterator<Item = (Option<Month>, i64)>,
-    ) -> Counted {
+    ) -> Changed {
         let account = state.accounts.entry(payer).or_default();
-        let (mut counted, mut is_new) = (Counted::default(), false);
+        let (mut all, mut is_new) = (Changed::default(), false);
         for (month, difference) in differences {
             let (changed, was_saved) = account.change(month, difference);
-            counted.0.push((month, changed));
+            all.push((month, changed));
             is_new |= was_saved;
         }
         if is_new {
@@ -224,7 +243,7 @@ impl StoredBytes {
             self.disk.give_back(org, maker, account.held - account.bytes - kept);
             account.held = account.bytes + kept;
         }
-        counted
+        all
     }
 
     /// Stores the counts that have changed; to be called every few seconds.
@@ -357,14 +376,12 @@ mod tests {
         let store = Arc::<MemoryStore>::default();
         let (bytes, tables) = open(&store);
         let [one, other] = payers();
-        let _ = bytes.change(one, &points(JUNE, 100)).expect("room");
-        let _ = bytes.change(one, &points(JULY, 1)).expect("room");
-        let _ = bytes.change(other, &points(JUNE, 1000)).expect("room");
-        let undone = bytes.change(other, &points(JULY, 7777)).expect("room");
-        bytes.undo(other, undone);
+        bytes.change(one, &points(JUNE, 100)).expect("room").made();
+        bytes.change(one, &points(JULY, 1)).expect("room").made();
+        bytes.change(other, &points(JUNE, 1000)).expect("room").made();
+        drop(bytes.change(other, &points(JULY, 7777)).expect("room"));
         // Nor does what was not counted come into being.
-        let undone = bytes.change(other, &Difference::new(50_000, 1)).expect("room");
-        bytes.undo(other, undone);
+        drop(bytes.change(other, &Difference::new(50_000, 1)).expect("room"));
         assert_eq!(used(&bytes), 205 + 7 + 2005);
         bytes.store(&tables).expect("room").await.expect("stored");
         let (bytes, tables) = open(&store);
@@ -392,8 +409,8 @@ mod tests {
         let store = Arc::<MemoryStore>::default();
         let (bytes, tables) = open(&store);
         let [one, _] = payers();
-        let _ = bytes.change(one, &points(JUNE, 1000)).expect("room");
-        let _ = bytes.change(one, &points(Month(600), 1000)).expect("room");
+        bytes.change(one, &points(JUNE, 1000)).expect("room").made();
+        bytes.change(one, &points(Month(600), 1000)).expect("room").made();
         bytes.store(&tables).expect("room").await.expect("stored");
         for _ in 0..2 {
             let (bytes, tables) = open(&store);
@@ -415,9 +432,9 @@ mod tests {
         room.note(Condition::Good, 30_000, 30_000);
         assert!(bytes.change(one, &Difference::new(500, 500)).is_err());
         assert!(!bytes.may_write(one, 1) && bytes.may_write(other, 500));
-        bytes.change(other, &Difference::new(0, 500)).map(drop).expect("below its share");
+        bytes.change(other, &Difference::new(0, 500)).expect("below its share").made();
         room.note(Condition::Good, 60_000, 60_000);
-        bytes.change(one, &Difference::new(500, 500)).map(drop).expect("room");
+        bytes.change(one, &Difference::new(500, 500)).expect("room").made();
     }
 
     #[tokio::test]
@@ -425,7 +442,7 @@ mod tests {
         let store = Arc::<MemoryStore>::default();
         let (bytes, tables) = open(&store);
         let [one, _] = payers();
-        let _ = bytes.change(one, &points(JUNE, 100)).expect("room");
+        bytes.change(one, &points(JUNE, 100)).expect("room").made();
         let room = tables.store().room();
         room.set(Condition::Failing("it is gone".into()));
         assert!(bytes.store(&tables).is_err());

@@ -5,7 +5,6 @@ use base::{OrgId, ThingId, ThingKey, limits};
 use store::{Batch, Receipt, StoreError};
 
 use super::{Alias, Thing, Things, rows};
-use crate::things::Payer;
 use crate::things::stored_bytes::Difference;
 
 /// Why a thing can't be made or changed so.
@@ -228,30 +227,19 @@ impl Things {
     ) -> Result<Receipt, NotAdded> {
         let bans = before.is_some_and(|before| before.ban.is_none()) && !thing.ban.is_none();
         let (payer, difference) = (thing.payer(), difference(before, Some(thing)));
-        let counted = match bans {
-            true => self.bytes.note(payer, &difference),
-            false => self.bytes.change(payer, &difference)?,
-        };
-        let submitted = match before {
+        let counted = (!bans).then(|| self.bytes.change(payer, &difference)).transpose()?;
+        let receipt = match before {
             // A full disk keeps nobody from banning.
-            Some(_) if bans => self.tables.submit_removal(batch).map_err(NotAdded::from),
-            Some(_) => self.tables.submit(batch).map_err(NotAdded::from),
-            None => self.add(payer, batch),
+            Some(_) if bans => self.tables.submit_removal(batch)?,
+            Some(_) => self.tables.submit(batch)?,
+            None => self.tally.take(payer, 1)?.submit(&self.tables, batch)?,
         };
-        match submitted {
-            Ok(receipt) => {
-                self.texts.put(thing, before);
-                Ok(receipt)
-            }
-            Err(error) => {
-                self.bytes.undo(payer, counted);
-                Err(error)
-            }
+        match counted {
+            Some(counted) => counted.made(),
+            None => self.bytes.note(payer, &difference),
         }
-    }
-
-    fn add(&self, payer: Payer, batch: Batch) -> Result<Receipt, NotAdded> {
-        Ok(self.tally.take(payer, 1)?.submit(&self.tables, batch)?)
+        self.texts.put(thing, before);
+        Ok(receipt)
     }
 }
 

@@ -241,13 +241,8 @@ impl Telemetry {
                 taken.submit(&self.tables, batch)
             }
         };
-        let receipt = match submitted {
-            Ok(receipt) => receipt,
-            Err(error) => {
-                self.bytes.undo(payer, counted);
-                return Err(error);
-            }
-        };
+        let receipt = submitted?;
+        counted.made();
         Ok(Published { receipt, unchanged, refused: why.map(|why| (refused, why)) })
     }
 
