@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::holder::{Asker, Holder, STRANGERS};
+use super::rests;
 
 /// Who may use the cores now.
 pub struct Cores {
@@ -37,6 +38,10 @@ pub struct Cores {
 
 #[derive(Default)]
 struct State {
+    /// When it was found that no thread rests.
+    filled: Option<Instant>,
+    /// When it is found out next who is above the share, if that is before the next look.
+    due: Option<Instant>,
     /// Turns that nobody has.
     free: usize,
     tenants: HashMap<OrgId, Tenant>,
@@ -105,6 +110,23 @@ impl Cores {
         self.full.load(Ordering::Relaxed)
     }
 
+    /// Whether the cores are full, asked by a thread that begins a piece of work: they are also when no
+    /// thread rests any more.
+    pub fn are_full_now(&self) -> bool {
+        if !self.are_full() && rests::nobody_rests() {
+            self.fill();
+        }
+        self.are_full()
+    }
+
+    /// The cores are full from now on.
+    fn fill(&self) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        (state.filled, state.due) = (Some(now), Some(now + limits::WITHOUT_REST));
+        self.full.store(true, Ordering::Relaxed);
+    }
+
     /// Whether somebody waits for turns now.
     pub fn is_above(&self, (org, holder): Asker) -> bool {
         self.are_full() && {
@@ -120,6 +142,13 @@ impl Cores {
         let tenant = state.tenants.entry(tenant).or_default();
         tenant.uses.used += used;
         tenant.members.entry(holder).or_default().uses.used += used;
+        if let Some(due) = state.due
+            && let now = Instant::now()
+            && now >= due
+        {
+            state.judge();
+            state.due = Some(now + limits::WITHOUT_REST);
+        }
     }
 
     /// Waits for a turn, if the asker is above its share. Others that are ready come first: those
@@ -189,7 +218,7 @@ impl Cores {
 
     /// Notes what work takes, if that matters now.
     pub fn noted<T>(&self, asker: Asker, work: impl FnOnce() -> T) -> T {
-        if !self.are_full() {
+        if !self.are_full_now() {
             return work();
         }
         let begun = Instant::now();
@@ -236,8 +265,10 @@ impl Cores {
         let mut state = self.state.lock();
         // While strangers wait for checks, the threads may have little to do.
         let is_held = was_full && !self.admits_strangers() && state.strangers_wait();
-        let full = busy * 100 >= all * percent || is_held;
+        let is_new = state.filled.is_some_and(|since| since.elapsed() < limits::CORES_LOOK);
+        let full = busy * 100 >= all * percent || is_held || is_new;
         self.full.store(full, Ordering::Relaxed);
+        state.due = None;
         if full {
             state.judge();
             drop(state);
@@ -457,6 +488,21 @@ mod tests {
             cores.look(MS * busy, MS * 100);
             assert_eq!(cores.are_full(), full, "{busy}");
         }
+    }
+
+    #[tokio::test]
+    async fn when_nobody_rests_the_cores_are_full_at_once_and_who_uses_them_is_soon_known() {
+        let cores = Cores::new(1, &Arc::default(), Counter::default());
+        cores.fill();
+        assert!(cores.are_full());
+        [(1, 60), (2, 1)].into_iter().for_each(|(who, ms)| cores.note(org(who), MS * ms));
+        tokio::time::sleep(limits::WITHOUT_REST).await;
+        cores.note(org(2), MS);
+        assert!(cores.is_above(org(1)) && !cores.is_above(org(2)));
+        // A look back at a time of which most was idle would say no; this one is later.
+        tokio::time::sleep(limits::CORES_LOOK).await;
+        cores.look(Duration::ZERO, MS);
+        assert!(!cores.are_full());
     }
 
     #[tokio::test]

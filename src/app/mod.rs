@@ -66,6 +66,7 @@ mod record_space;
 mod recorder;
 mod records;
 mod refused;
+mod rests;
 mod scrape;
 mod second_factor;
 mod secret;
@@ -107,6 +108,7 @@ pub use rates::Rate;
 pub use recorder::{Frame, Masker, Recorder, Tap, TraceEnd, TraceState, What};
 pub use records::{IdentityError, check_bootstrap};
 pub use refused::{LOGIN, LoginPeer};
+pub use rests::watch as watch_rests;
 pub use secret::SecretError;
 pub use sight::{News, Sight};
 pub use token_uses::TokenUse;
@@ -212,7 +214,7 @@ pub struct App {
     /// Turns of what comes all at once and nobody waits for.
     pub pace: Arc<Pace>,
     /// Places for long answers that are compressed.
-    gzips: Arc<tokio::sync::Semaphore>,
+    gzips: gzip::Gzips,
     /// Turns of [`App::offload`].
     turns: Arc<turns::Turns>,
     long_work: long_work::LongWork,

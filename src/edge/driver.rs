@@ -294,7 +294,7 @@ impl<P: Peer> Connection<P> {
             // Before anything looks whether it has to wait: what changes after that wakes.
             account.set_waker(cx.waker());
         }
-        if !self.cores_are_full() {
+        if !self.peer.cores().is_some_and(|cores| cores.are_full_now()) {
             return self.poll_by_scratch(cx);
         }
         let begun = Instant::now();

@@ -477,6 +477,13 @@ pub const LOGIN_PEAK_HALVES_S: f64 = 1800.0;
 /// a flood that has begun.
 pub const CORES_LOOK: Duration = Duration::from_millis(20);
 
+/// For how long no thread may have rested until the cores count as full before the next look, and
+/// until it is found out who uses them: others wait for as long as it takes to do all that is there.
+pub const WITHOUT_REST: Duration = Duration::from_millis(3);
+
+/// Pieces of work after which a thread looks at the clock: a piece takes up to [`PASS_TIME`].
+pub const PIECES_BETWEEN_LOOKS: usize = 8;
+
 /// The part of the time between two looks for which the threads were busy, in percent, from which
 /// the cores count as full: some wait is certain by then, and turns cost those above the share little.
 pub const CORES_FULL_PERCENT: u32 = 75;
