@@ -1,21 +1,32 @@
 //! Compressed answers over HTTP. Long ones are compressed on other threads, on half of the cores at
 //! most: an answer that is not compressed is as good.
 
-use std::io::Read;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::limits;
+use base::{limits, yield_point};
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::read::GzEncoder;
+use flate2::write::GzEncoder;
 use tokio::sync::Semaphore;
 
+use super::long_work::LongWork;
 use super::{App, Asker};
 
-/// How many long answers may be compressed at once: half of the cores stay for others.
-pub(super) fn places(cores: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new((cores / 2).max(1)))
+/// Where long answers are compressed.
+pub(super) struct Gzips {
+    /// One for each thread: nobody waits for one.
+    places: Arc<Semaphore>,
+    threads: LongWork,
+}
+
+impl Gzips {
+    /// On half of these cores.
+    pub(super) fn new(cores: usize) -> Self {
+        let most = (cores / 2).max(1);
+        Self { places: Arc::new(Semaphore::new(most)), threads: LongWork::new(most) }
+    }
 }
 
 impl App {
@@ -25,13 +36,14 @@ impl App {
         let (gzipped, used) = if text.len() <= limits::DEFLATE_AT_ONCE_BYTES {
             timed(&text)
         } else {
-            let place = self.gzips.clone().try_acquire_owned().ok()?;
+            let place = self.gzips.places.clone().try_acquire_owned().ok()?;
+            let threads = self.gzips.threads.clone();
             let work = move || {
                 let _place = place;
                 timed(&text)
             };
             // It does not panic; when the server stops, nobody waits for the answer.
-            tokio::task::spawn_blocking(work).await.ok()?
+            tokio::task::spawn_blocking(move || threads.run(work)).await.ok()?.ok()?
         };
         if let Some(asker) = asker {
             self.cores.note(asker, used);
@@ -42,9 +54,13 @@ impl App {
 
 fn timed(text: &[u8]) -> (Option<Bytes>, Duration) {
     let begun = Instant::now();
-    let mut gzipped = Vec::with_capacity(text.len() / 4 + 64);
-    // Reading from memory does not fail.
-    let _ = GzEncoder::new(text, Compression::fast()).read_to_end(&mut gzipped);
-    let shorter = (gzipped.len() < text.len()).then(|| gzipped.into());
-    (shorter, begun.elapsed())
+    let gzipped = Vec::with_capacity(text.len() / 4 + 64);
+    let mut encoder = GzEncoder::new(gzipped, Compression::fast());
+    for part in text.chunks(limits::READ_BYTES) {
+        yield_point::pass();
+        // Writing to memory does not fail.
+        let _ = encoder.write_all(part);
+    }
+    let gzipped = encoder.finish().ok().filter(|gzipped| gzipped.len() < text.len());
+    (gzipped.map(Bytes::from), begun.elapsed())
 }

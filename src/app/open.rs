@@ -200,7 +200,7 @@ impl App {
             stale: Mutex::default(),
             journal: Mutex::default(),
             presence_turn: Mutex::default(),
-            gzips: super::gzip::places(cores),
+            gzips: super::gzip::Gzips::new(cores),
             turns: Turns::new(cores, &pools),
             long_work: LongWork::new(cores),
             large_replies: LargeReplies::new(threads(cores)),

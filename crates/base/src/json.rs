@@ -2,11 +2,12 @@
 //! blanks, and reading text with ill-formed Unicode.
 
 use std::borrow::Cow;
+use std::io;
 
 use memchr::memchr;
 use serde::Serialize;
 
-use crate::utf8;
+use crate::{utf8, yield_point};
 
 mod object;
 
@@ -113,11 +114,42 @@ pub fn first_special(text: &[u8]) -> Option<usize> {
 /// none of ours does.
 pub fn push_value<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     let start = out.len();
-    if serde_json::to_writer(&mut *out, value).is_err() {
+    if serde_json::to_writer(Text { passed: start, out: &mut *out }, value).is_err() {
         out.truncate(start);
         out.extend_from_slice(b"null");
     }
 }
+
+/// Text that is written; whoever writes much of it yields now and then.
+struct Text<'o> {
+    out: &'o mut Vec<u8>,
+    /// How long it was at the last yield point.
+    passed: usize,
+}
+
+impl io::Write for Text<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.extend_from_slice(bytes);
+        if self.out.len() - self.passed >= TEXT_BETWEEN_YIELDS {
+            self.passed = self.out.len();
+            yield_point::pass();
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes of text that are written between two yield points: some ten microseconds.
+const TEXT_BETWEEN_YIELDS: usize = 8 * 1024;
 
 /// Appends a decimal integer.
 pub fn push_integer(out: &mut Vec<u8>, value: i64) {

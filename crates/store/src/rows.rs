@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 
+use base::yield_point;
 use data_encoding::HEXLOWER;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,7 @@ pub fn decode<'v, T: Deserialize<'v>>(
     key: &[u8],
     value: &'v [u8],
 ) -> Result<T, StoreError> {
+    yield_point::pass();
     serde_json::from_slice(value).map_err(|source| StoreError::Record {
         table: table.name(),
         key: HEXLOWER.encode(key),

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
-use base::{OrgId, ThingKey, beginning, limits};
+use base::{OrgId, ThingKey, beginning, limits, yield_point};
 use parking_lot::{Condvar, Mutex};
 use rules::search::{self, Match, Needle};
 use serde::Deserialize;
@@ -298,6 +298,7 @@ impl OrgTexts {
     /// Visits every thing in which it is found, in the order of the keys.
     pub fn find(&self, needle: &Needle, mut visit: impl FnMut(FoundText<'_>, Match)) {
         for piece in &self.0 {
+            yield_point::pass();
             needle.find_all(piece, |entry, found| visit(FoundText(entry), found));
         }
     }

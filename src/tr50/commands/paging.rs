@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 
 use base::{Code, Failure, excerpt, limits, yield_point};
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use crate::tr50::params::params;
@@ -32,7 +33,8 @@ pub struct ListReply {
     fields: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     iterator: Option<String>,
-    result: Vec<Map<String, Value>>,
+    /// As text, which takes less room than the members.
+    result: Vec<Box<RawValue>>,
 }
 
 impl ListReply {
@@ -154,9 +156,9 @@ impl View {
         let project = |mut row: Map<String, Value>| {
             yield_point::pass();
             row.retain(|name, _| shown.contains(&name.as_str()));
-            row
+            to_raw_value(&row).ok()
         };
-        let result = page.map(project).collect();
+        let result = page.filter_map(project).collect();
         let fields = || shown.iter().map(|name| (*name).to_owned()).collect();
         let hidden = self.hide_fields.unwrap_or(false);
         let fields = (!hidden).then(fields);

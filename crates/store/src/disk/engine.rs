@@ -227,6 +227,7 @@ impl Engine {
         if is_empty_range(from, to) {
             return None;
         }
+        yield_point::pass();
         Some(self.keyspace(table)?.range::<&[u8], _>((from, to)))
     }
 }
@@ -292,6 +293,7 @@ fn row(guard: fjall::Guard) -> Result<Row, StoreError> {
 
 impl Engine {
     pub(super) fn read(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        yield_point::pass();
         let Some(keyspace) = self.keyspace(table) else { return Ok(None) };
         let value = keyspace.get(key).map_err(|e| failed("read a row", e))?;
         Ok(value.map(|value| value.to_vec()))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::Timestamp;
+use base::{Timestamp, yield_point};
 
 use super::super::chunks::{Chunks, Item, Part};
 use super::super::hot::Hot;
@@ -132,6 +132,7 @@ impl Search<'_> {
     ) -> impl DoubleEndedIterator<Item = Matches<'s, Named>> {
         let all = self.takes_all_named(ended);
         self.names(names).map(move |part| {
+            yield_point::pass();
             if all {
                 return Matches::all(part);
             }
@@ -171,6 +172,7 @@ impl Search<'_> {
 
     /// Which of these match.
     pub(super) fn matches<'s>(&self, part: Part<'s, Entry>, ended: bool) -> Matches<'s, Entry> {
+        yield_point::pass();
         // Mostly all have the facets, or none.
         let wanted = self.count_wanted(&part, ended);
         let has_all = wanted == part.len();
