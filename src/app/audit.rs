@@ -12,6 +12,7 @@ use store::{Batch, Receipt, StoreError};
 
 use super::App;
 use super::effects::SessionChange;
+use super::turns::Worker;
 use crate::events::{
     Act, Actor, Attempt, Class, Events, MEMBERSHIPS, NewEvent, Numbered, Page, Query, Refused,
     Target, diff, members, only_memberships,
@@ -364,9 +365,12 @@ impl App {
     /// # Errors
     ///
     /// The store failed.
-    pub async fn settle_events(&self, now: Timestamp) -> Result<(), StoreError> {
-        // Without room for what was refused lately, what is there can be read all the same.
-        let written = self.events.write_refusals(now).unwrap_or_default();
+    pub async fn settle_events(self: &Arc<Self>, now: Timestamp) -> Result<(), StoreError> {
+        let app = self.clone();
+        // There may be thousands. Without room for what was refused lately, what is there can be read
+        // all the same.
+        let write = move || app.events.write_refusals(now).unwrap_or_default();
+        let written = self.offload(Worker::Server, write).await.unwrap_or_default();
         written.and(self.tables.writer().barrier()?).await
     }
 

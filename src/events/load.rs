@@ -46,6 +46,7 @@ impl Events {
             tables,
             config,
             log,
+            refusal_rows: Mutex::default(),
             refusals,
             usage,
             state,

@@ -101,7 +101,9 @@ pub struct Events {
     log: Option<EventLog>,
     /// How much it has, for the table of pools.
     usage: Arc<Usage>,
-    /// Before `state`, where both are taken.
+    /// Of who writes or removes rows of refusals, which takes long: only those wait for it.
+    refusal_rows: Mutex<()>,
+    /// Behind that and before `state`, where they are taken. Whoever is refused waits for it.
     refusals: Mutex<Counted>,
     state: Mutex<State>,
     ring: Ring,
@@ -373,7 +375,7 @@ impl Events {
         mut wanted: impl FnMut(&[u8], u64) -> bool,
     ) -> Result<usize, StoreError> {
         // A refusal that is counted further replaces its row: not meanwhile.
-        let mut refusals = (class == Class::Refusals).then(|| self.refusals.lock());
+        let rows_of_refusals = (class == Class::Refusals).then(|| self.refusal_rows.lock());
         let prefix = sum_key(class, org);
         let step = limits::EVENTS_TRIMMED_STEP;
         let rows = self.tables.scan_prefix(Table::Events, &prefix, None, step)?;
@@ -391,6 +393,7 @@ impl Events {
         if count == 0 {
             return Ok(0);
         }
+        let mut refusals = rows_of_refusals.as_ref().map(|_| self.refusals.lock());
         let mut state = self.state.lock();
         state.shrink(class, org, freed);
         if let Some(range) = state.ranges.get_mut(&(class, org)) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use base::pool::{Pool, Pools};
 use base::shares::Shares;
-use base::{ConnInfo, OrgId, Protocol, Timestamp, limits};
+use base::{ConnInfo, OrgId, Protocol, Timestamp, limits, yield_point};
 use rules::directory::Principal;
 use serde_json::{Map, Value};
 use store::{Batch, Receipt, StoreError, Table};
@@ -58,7 +58,7 @@ pub struct Refused {
 
 /// What is counted.
 pub(super) struct Counted {
-    counts: HashMap<Key, Count>,
+    counts: HashMap<Arc<Key>, Count>,
     /// How many there are of each organisation, and of each network there.
     shares: Shares<Option<IpAddr>>,
 }
@@ -132,7 +132,7 @@ impl Counted {
         let said = (now, bit(from.protocol));
         let count =
             Count { first: now, last: now, count: 1, row, stale: true, written: None, said };
-        self.counts.insert(key, count);
+        self.counts.insert(Arc::new(key), count);
         true
     }
 
@@ -188,30 +188,40 @@ impl Events {
         if !self.tables.store().room().fits(0) {
             return Ok(receipt);
         }
-        let mut refusals = self.refusals.lock();
+        let _rows = self.refusal_rows.lock();
         let mut stale: Vec<_> = {
-            let counts = refusals.counts.iter_mut();
-            counts.filter(|(_, count)| count.stale).collect()
+            let refusals = self.refusals.lock();
+            let stale = refusals.counts.iter().filter(|(_, count)| count.stale);
+            stale.map(|(key, count)| (count.last, key.clone())).collect()
         };
         // Their numbers say which came last.
-        stale.sort_by_key(|(_, count)| count.last);
-        for step in stale.chunks_mut(limits::REFUSALS_WRITTEN_STEP) {
-            receipt = receipt.and(self.write_step(step)?);
+        stale.sort_by_key(|(last, _)| *last);
+        for step in stale.chunks(limits::REFUSALS_WRITTEN_STEP) {
+            yield_point::pass();
+            // For a moment each: others are refused meanwhile.
+            let mut refusals = self.refusals.lock();
+            receipt = receipt.and(self.write_step(&mut refusals, step)?);
         }
-        refusals.forget(now);
+        self.refusals.lock().forget(now);
         Ok(receipt)
     }
 
     /// Writes some counts, each in the place of its former row.
-    fn write_step(&self, counts: &mut [(&Key, &mut Count)]) -> Result<Receipt, StoreError> {
-        let event = |(key, count): &(&Key, &mut Count)| NewEvent {
+    fn write_step<'k>(
+        &self,
+        refusals: &mut Counted,
+        keys: &'k [(Timestamp, Arc<Key>)],
+    ) -> Result<Receipt, StoreError> {
+        let found = |(_, key): &'k (_, Arc<Key>)| Some((&**key, refusals.counts.get(key)?));
+        let found: Vec<(&Key, &Count)> = keys.iter().filter_map(found).collect();
+        let event = |(key, count): &(&Key, &Count)| NewEvent {
             class: Class::Refusals,
             rows: vec![(key.org, count.row())],
         };
         let mut batch = Batch::default();
-        let mut numbered = self.add(&mut batch, counts.iter().map(event).collect::<Vec<_>>());
+        let mut numbered = self.add(&mut batch, found.iter().map(event).collect::<Vec<_>>());
         let mut orgs = BTreeSet::new();
-        for (key, count) in &mut *counts {
+        for (key, count) in &found {
             if let Some((number, bytes)) = count.written {
                 batch.delete(Table::Events, super::key(Class::Refusals, key.org, number));
                 numbered.state.shrink(Class::Refusals, key.org, bytes);
@@ -223,8 +233,11 @@ impl Events {
         }
         let rows: Vec<_> = numbered.added.iter().map(|row| (row.number, row.bytes)).collect();
         let receipt = numbered.settle(self.tables.submit(batch))?;
-        for ((_, count), row) in counts.iter_mut().zip(rows) {
-            (count.written, count.stale) = (Some(row), false);
+        let keys: Vec<&Key> = found.into_iter().map(|(key, _)| key).collect();
+        for (key, row) in keys.into_iter().zip(rows) {
+            if let Some(count) = refusals.counts.get_mut(key) {
+                (count.written, count.stale) = (Some(row), false);
+            }
         }
         Ok(receipt)
     }

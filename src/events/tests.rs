@@ -325,6 +325,35 @@ async fn ever_new_names_are_counted_together() {
 }
 
 #[tokio::test]
+async fn who_is_refused_while_others_are_written_is_counted() {
+    let store = Arc::new(MemoryStore::new());
+    let (_tables, events) = open(&store, u64::MAX);
+    let refuse = |network: u8| {
+        for number in 0..2000 {
+            let (name, from) = (number % 60, format!("192.0.{network}.1"));
+            events.refuse(refused(&name.to_string(), &from), NOW.plus_millis(number));
+        }
+    };
+    std::thread::scope(|threads| {
+        for network in 0..4 {
+            let refuse = &refuse;
+            threads.spawn(move || refuse(network));
+        }
+        for _ in 0..20 {
+            events.write_refusals(NOW).expect("room");
+        }
+    });
+    events.write_refusals(NOW).expect("room").await.expect("stored");
+    let counts = rows(&store).into_iter().map(|(_, row)| {
+        let row: Value = serde_json::from_slice(&row).expect("JSON");
+        row["count"].as_u64().expect("a number")
+    });
+    assert_eq!(counts.clone().count(), 4 * 60);
+    assert_eq!(counts.sum::<u64>(), 4 * 2000);
+    check_bytes(&events, &store);
+}
+
+#[tokio::test]
 async fn commands_are_counted_by_who_which_and_why() {
     let store = Arc::new(MemoryStore::new());
     let (_tables, events) = open(&store, u64::MAX);

@@ -970,8 +970,9 @@ pub const REFUSALS_COUNTED_MAX: u64 = 20_000;
 /// Seconds whose figures are kept for `stats.series`; one takes about 130 bytes.
 pub const SERIES_SECONDS: usize = 3600;
 
-/// Refusals that are written in one batch.
-pub const REFUSALS_WRITTEN_STEP: usize = 256;
+/// Refusals that are written in one batch, for which others that are refused wait: some hundred
+/// microseconds.
+pub const REFUSALS_WRITTEN_STEP: usize = 32;
 
 /// After how long without another one a refusal is a new event, not one more of the same.
 pub const REFUSALS_TOGETHER_MS: u64 = 10 * 60 * 1000;
