@@ -100,7 +100,7 @@ pub struct Tickets(Mutex<State>);
 struct State {
     tickets: HashMap<TicketId, Ticket>,
     /// Those of each login.
-    logins: HashMap<Principal, Vec<TicketId>>,
+    logins: HashMap<Principal, HashSet<TicketId>>,
     /// How many there are, and who asked for them.
     shares: Shares<PrincipalId>,
     /// Those without a transfer under way, in the order in which they were issued.
@@ -122,7 +122,7 @@ impl State {
 
     fn forget_login(&mut self, login: &Principal, id: TicketId) {
         if let Some(tickets) = self.logins.get_mut(login) {
-            tickets.retain(|other| *other != id);
+            tickets.remove(&id);
             if tickets.is_empty() {
                 self.logins.remove(login);
             }
@@ -208,7 +208,7 @@ impl Tickets {
         let state = &mut *self.0.lock();
         state.check_login((owner.org, &asker.login), now)?;
         state.make_room((owner.org, asker.principal))?;
-        state.logins.entry(asker.login.clone()).or_default().push(id);
+        state.logins.entry(asker.login.clone()).or_default().insert(id);
         let (number, expires) = (state.next, now.plus_seconds(limits::FILE_TICKET_S));
         state.next += 1;
         state.idle.insert((owner.org, asker.principal, number), id);
