@@ -340,7 +340,7 @@ async fn who_is_refused_while_others_are_written_is_counted() {
             threads.spawn(move || refuse(network));
         }
         for _ in 0..20 {
-            events.write_refusals(NOW).expect("room");
+            let _receipt = events.write_refusals(NOW).expect("room");
         }
     });
     events.write_refusals(NOW).expect("room").await.expect("stored");
