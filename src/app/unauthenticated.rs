@@ -4,7 +4,7 @@
 //! that holds most, and there of the one that has waited longest; whoever needs more is read on only
 //! while there is room.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -20,9 +20,6 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, Sleep};
 
 use super::crowds::Crowds;
-
-/// Waiters that are woken when there is room; each wakes others by what it does.
-const WOKEN_AT_ONCE: usize = 4;
 
 /// The pool.
 pub struct Unauthenticated {
@@ -40,17 +37,17 @@ struct State {
     of: Crowds<IpAddr>,
     held: HashMap<u64, Held>,
     next: u64,
-    /// Who waits for room.
-    waiting: VecDeque<u64>,
+    /// Who waits for room. The first gets it, and then wakes the next: if all looked for it, all would
+    /// at once, for all have waited for long after a while.
+    waiting: BTreeSet<u64>,
 }
 
 /// What is held for one peer.
 struct Held {
     network: IpAddr,
     bytes: usize,
+    /// When it began, or had the room for which it waited.
     since: Instant,
-    /// Whether it is among those that wait.
-    waits: bool,
     cut: Arc<Cut>,
 }
 
@@ -72,7 +69,7 @@ pub struct Lease {
     network: IpAddr,
     /// None while it holds nothing.
     held: Option<(u64, Arc<Cut>)>,
-    /// When a peer without room looks again: somebody may have waited for too long by then.
+    /// When the first of those without room looks again: somebody may have waited for too long by then.
     again: Option<Pin<Box<Sleep>>>,
 }
 
@@ -103,28 +100,29 @@ impl State {
         self.of.change(held.network, number, held.bytes, bytes);
         self.bytes = self.bytes - held.bytes + bytes;
         pool.usage.set_used(self.bytes as u64);
-        let less = bytes < held.bytes;
+        let makes_room = bytes < held.bytes;
         held.bytes = bytes;
+        let waited = self.waiting.remove(&number);
+        if waited {
+            held.since = Instant::now();
+        }
         if bytes == 0 {
             self.held.remove(&number);
         }
-        if less {
-            self.wake();
+        if makes_room || waited {
+            self.wake_next();
         }
     }
 
-    fn wake(&mut self) {
-        let mut woken = 0;
-        while woken < WOKEN_AT_ONCE
-            && let Some(number) = self.waiting.pop_front()
-        {
-            // Some have gone, and are not woken in the place of others.
-            if let Some(held) = self.held.get_mut(&number) {
-                held.waits = false;
-                held.cut.waker.wake();
-                woken += 1;
-            }
+    fn wake_next(&self) {
+        if let Some(held) = self.waiting.first().and_then(|first| self.held.get(first)) {
+            held.cut.waker.wake();
         }
+    }
+
+    /// Whether nobody waits who began before.
+    fn is_next(&self, number: u64) -> bool {
+        self.waiting.first().is_none_or(|first| number <= *first)
     }
 
     /// Cuts off those of the network that holds most which have waited longest, and for so long at
@@ -164,8 +162,7 @@ impl Lease {
             let (number, cut) = (state.next, Arc::<Cut>::default());
             state.next += 1;
             let since = Instant::now();
-            let held =
-                Held { network: self.network, bytes: 0, since, waits: false, cut: cut.clone() };
+            let held = Held { network: self.network, bytes: 0, since, cut: cut.clone() };
             state.held.insert(number, held);
             (number, cut)
         });
@@ -179,17 +176,19 @@ impl Lease {
         // Who has less than another even when that has made room need not wait until it has waited.
         let lacking = (state.bytes + more).saturating_sub(self.pool.bytes_max);
         let at_once = small || state.of.has_less(self.network, more + lacking);
+        let is_next = state.is_next(*number);
         let oldest = match at_once {
             true => None,
             false => Instant::now().checked_sub(limits::UNAUTHENTICATED_WAIT),
         };
-        if at_once || oldest.is_some() {
+        if at_once || (is_next && oldest.is_some()) {
             state.make_room(more, &self.pool, oldest);
         }
         if cut.off.load(Ordering::Acquire) {
             return Poll::Ready(Err(CutOff));
         }
-        if small || more == 0 || state.bytes + more <= self.pool.bytes_max {
+        let is_room = state.bytes + more <= self.pool.bytes_max;
+        if small || more == 0 || (is_room && (at_once || is_next)) {
             state.change(*number, bytes, &self.pool);
             if bytes == 0 {
                 self.held = None;
@@ -197,12 +196,12 @@ impl Lease {
             self.again = None;
             return Poll::Ready(Ok(()));
         }
-        let number = *number;
-        if state.held.get_mut(&number).is_some_and(|held| !std::mem::replace(&mut held.waits, true))
-        {
-            state.waiting.push_back(number);
-        }
+        state.waiting.insert(*number);
         drop(state);
+        if !is_next {
+            self.again = None;
+            return Poll::Pending;
+        }
         let clock = || Box::pin(tokio::time::sleep(limits::UNAUTHENTICATED_AGAIN));
         let again = self.again.get_or_insert_with(clock);
         if again.as_mut().poll(cx).is_ready() {
@@ -355,7 +354,7 @@ mod tests {
         let mut holder = pool.lease(network(1));
         assert_eq!(now(&mut holder, REQUEST), Some(Ok(())));
         let fills = 2 * SMALL;
-        let mut gone: Vec<_> = (0..3 * WOKEN_AT_ONCE).map(|_| pool.lease(network(1))).collect();
+        let mut gone: Vec<_> = (0..12).map(|_| pool.lease(network(1))).collect();
         assert!(gone.iter_mut().all(|lease| now(lease, fills).is_none()));
         let (woken, mut waits) = (Arc::new(Woken::default()), pool.lease(network(1)));
         let waker = Waker::from(woken.clone());
@@ -363,7 +362,33 @@ mod tests {
         drop(gone);
         drop(holder);
         assert!(woken.0.load(Ordering::Relaxed));
+        assert_eq!(now(&mut waits, fills), Some(Ok(())));
         assert!(pool.state.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_waited_keeps_its_room_for_as_long_as_others_had_theirs() {
+        let pool = pool(2);
+        let mut early: Vec<_> = (0..2).map(|_| pool.lease(network(1))).collect();
+        assert!(early.iter_mut().all(|lease| now(lease, REQUEST) == Some(Ok(()))));
+        let (got, mut order) = tokio::sync::mpsc::unbounded_channel();
+        let waiting = (0..6).map(|number| {
+            let (mut lease, got) = (pool.lease(network(1)), got.clone());
+            tokio::spawn(async move {
+                lease.hold(REQUEST).await.expect("it is not cut off while it waits");
+                let since = Instant::now();
+                got.send(number).expect("somebody counts");
+                lease.cut_off().await;
+                since.elapsed()
+            })
+        });
+        let waiting: Vec<_> = waiting.collect();
+        for number in 0..6 {
+            assert_eq!(order.recv().await, Some(number), "who came first has room first");
+        }
+        for had in waiting.into_iter().take(4) {
+            assert!(had.await.expect("no panic") >= limits::UNAUTHENTICATED_WAIT);
+        }
     }
 
     #[derive(Default)]
