@@ -74,7 +74,7 @@ struct Options {
     #[arg(long)]
     million: bool,
     /// Seconds that sessions last which are to expire; all of them must be able to log in meanwhile
-    #[arg(long, value_name = "S", default_value_t = 25)]
+    #[arg(long, value_name = "S", default_value_t = 60)]
     ttl: u64,
     /// Put the table into docs/performance.md
     #[arg(long)]
