@@ -4,7 +4,7 @@
 //! that holds most, and there of the one that has waited longest; whoever needs more is read on only
 //! while there is room.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -37,9 +37,11 @@ struct State {
     of: Crowds<IpAddr>,
     held: HashMap<u64, Held>,
     next: u64,
-    /// Who waits for room. The first gets it, and then wakes the next: if all looked for it, all would
-    /// at once, for all have waited for long after a while.
-    waiting: BTreeSet<u64>,
+    /// Who waits for room, and for how much in all. They get it in this order, and the first looks from
+    /// time to time whether somebody has waited for too long: if all looked, thousands would at once.
+    waiting: BTreeMap<u64, usize>,
+    /// The first, once it has been told that it is.
+    first: Option<u64>,
 }
 
 /// What is held for one peer.
@@ -95,34 +97,44 @@ impl Unauthenticated {
 }
 
 impl State {
+    /// One holds so many bytes from now on. Room that it gives back goes to those who wait.
     fn change(&mut self, number: u64, bytes: usize, pool: &Unauthenticated) {
+        self.set(number, bytes, pool);
+        self.give_room(pool);
+    }
+
+    fn set(&mut self, number: u64, bytes: usize, pool: &Unauthenticated) {
         let Some(held) = self.held.get_mut(&number) else { return };
         self.of.change(held.network, number, held.bytes, bytes);
         self.bytes = self.bytes - held.bytes + bytes;
         pool.usage.set_used(self.bytes as u64);
-        let makes_room = bytes < held.bytes;
         held.bytes = bytes;
-        let waited = self.waiting.remove(&number);
-        if waited {
+        if self.waiting.remove(&number).is_some() {
             held.since = Instant::now();
         }
         if bytes == 0 {
             self.held.remove(&number);
         }
-        if makes_room || waited {
-            self.wake_next();
-        }
     }
 
-    fn wake_next(&self) {
-        if let Some(held) = self.waiting.first().and_then(|first| self.held.get(first)) {
-            held.cut.waker.wake();
+    fn give_room(&mut self, pool: &Unauthenticated) {
+        while let Some((&number, &bytes)) = self.waiting.first_key_value() {
+            let Some(held) = self.held.get(&number) else { return };
+            let fits = self.bytes + bytes.saturating_sub(held.bytes) <= pool.bytes_max;
+            if fits || self.first != Some(number) {
+                held.cut.waker.wake();
+                self.first = Some(number);
+            }
+            if !fits {
+                return;
+            }
+            self.set(number, bytes, pool);
         }
     }
 
     /// Whether nobody waits who began before.
     fn is_next(&self, number: u64) -> bool {
-        self.waiting.first().is_none_or(|first| number <= *first)
+        self.waiting.first_key_value().is_none_or(|(first, _)| number <= *first)
     }
 
     /// Cuts off those of the network that holds most which have waited longest, and for so long at
@@ -141,7 +153,7 @@ impl State {
                 held.cut.off.store(true, Ordering::Release);
                 held.cut.waker.wake();
             }
-            self.change(number, 0, pool);
+            self.set(number, 0, pool);
         }
     }
 }
@@ -185,6 +197,7 @@ impl Lease {
             state.make_room(more, &self.pool, oldest);
         }
         if cut.off.load(Ordering::Acquire) {
+            state.give_room(&self.pool);
             return Poll::Ready(Err(CutOff));
         }
         let is_room = state.bytes + more <= self.pool.bytes_max;
@@ -196,17 +209,20 @@ impl Lease {
             self.again = None;
             return Poll::Ready(Ok(()));
         }
-        state.waiting.insert(*number);
+        state.waiting.insert(*number, bytes);
+        // What was not enough for this one may be for the first.
+        state.give_room(&self.pool);
+        let is_first = state.first == Some(*number);
         drop(state);
-        if !is_next {
+        if !is_first {
             self.again = None;
             return Poll::Pending;
         }
-        let clock = || Box::pin(tokio::time::sleep(limits::UNAUTHENTICATED_AGAIN));
-        let again = self.again.get_or_insert_with(clock);
+        let due = Instant::now() + limits::UNAUTHENTICATED_AGAIN;
+        let again = self.again.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if again.as_mut().poll(cx).is_ready() {
-            self.again = None;
-            cx.waker().wake_by_ref();
+            again.as_mut().reset(due);
+            let _ = again.as_mut().poll(cx);
         }
         Poll::Pending
     }
@@ -364,6 +380,23 @@ mod tests {
         assert!(woken.0.load(Ordering::Relaxed));
         assert_eq!(now(&mut waits, fills), Some(Ok(())));
         assert!(pool.state.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_have_what_is_given_back_before_they_ask_again() {
+        let pool = pool(2);
+        let mut holder = pool.lease(network(1));
+        assert_eq!(now(&mut holder, 2 * REQUEST), Some(Ok(())));
+        let mut waiting: Vec<_> = (0..3).map(|_| pool.lease(network(1))).collect();
+        assert!(waiting.iter_mut().all(|lease| now(lease, REQUEST).is_none()));
+        drop(holder);
+        assert_eq!(pool.bytes(), 2 * REQUEST);
+        assert_eq!(now(&mut waiting[2], REQUEST), None, "the others were first");
+        assert_eq!(now(&mut waiting[0], REQUEST), Some(Ok(())));
+        assert_eq!(now(&mut waiting[1], 0), Some(Ok(())));
+        assert_eq!(now(&mut waiting[2], REQUEST), Some(Ok(())));
+        drop(waiting);
+        assert!(pool.bytes() == 0 && pool.state.lock().waiting.is_empty());
     }
 
     #[tokio::test]

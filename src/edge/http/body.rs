@@ -67,7 +67,7 @@ pub(super) async fn read<S: HttpService>(
         }
         // A small piece keeps the whole buffer into which it was read.
         let room = rest.capacity().max(first.len()).max(PIECE_BYTES);
-        in_turns(service, conn, lease.hold(room)).await.map_err(|_| Unread::CutOff)?;
+        lease.hold(room).await.map_err(|_| Unread::CutOff)?;
     }
     Ok(if rest.is_empty() { first } else { rest.into() })
 }

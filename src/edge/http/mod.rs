@@ -289,8 +289,7 @@ async fn serve<S: HttpService>(mut stream: Stream, conn: HttpConn<S>, stop: Canc
         None => {
             // Thousands may linger, and of each it is as much as a request.
             drop(unread);
-            let linger = super::linger(stream);
-            let mut linger = std::pin::pin!(in_turns(&*conn.service, &conn.info, linger));
+            let mut linger = std::pin::pin!(super::linger(stream));
             let lingered = stop.run_until_cancelled(&mut linger).await;
             // Others need the place, or the server stops.
             if lingered.is_none() && !conn.service.ready() {
@@ -331,7 +330,7 @@ async fn read_first_head<S: HttpService>(
         {
             return Ok(head.freeze());
         }
-        if in_turns(service, conn, lease.hold(head.capacity())).await.is_err() {
+        if lease.hold(head.capacity()).await.is_err() {
             return Err(io::ErrorKind::TimedOut.into());
         }
     }
