@@ -801,6 +801,8 @@ mod tests {
         answers: usize,
         /// Whether the work was finished before the end.
         finished: bool,
+        /// Whether it has ended.
+        ended: bool,
     }
 
     /// Speaks a protocol of one frame, which ends with `!`, or with `?` if it causes work, during
@@ -944,7 +946,9 @@ mod tests {
 
         fn farewell(&mut self, (): &(), _: &mut Vec<u8>) {}
 
-        async fn end(self, (): (), _: Owed<Self>) {}
+        async fn end(self, (): (), _: Owed<Self>) {
+            self.seen.lock().ended = true;
+        }
     }
 
     impl Held for usize {
@@ -1166,20 +1170,26 @@ mod tests {
         let used = [(asker(), Duration::from_millis(60)), (other, Duration::from_millis(1))];
         for (goes, inside) in [(false, false), (true, false), (true, true)] {
             let (cores, seen) = (Cores::full(1, &used), Arc::<Mutex<Seen>>::default());
-            let probe =
-                Probe { seen: seen.clone(), cores: Some(cores.clone()), ..Probe::default() };
+            let probe = Probe {
+                seen: seen.clone(),
+                cores: Some(cores.clone()),
+                turn: Some(Instant::now() + Duration::from_secs(2)),
+                ..Probe::default()
+            };
             let (mut near, served) = over_tcp(probe, inside).await;
             near.write_all(b"%").await.expect("sent");
             while seen.lock().places.is_empty() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            let turn = cores.turn(asker()).await;
+            let turn = cores.clone().turn(asker()).await;
             near.write_all(b"####").await.expect("sent");
             if goes {
                 near.set_zero_linger().expect("a reset");
                 drop(near);
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 drop(turn);
+                let _turn = cores.turn(asker()).await;
+                assert!(!seen.lock().ended, "its end waits, and not with a turn");
                 served.await.expect("served");
                 assert_eq!(seen.lock().answers, 0);
             } else {

@@ -17,8 +17,8 @@ use super::{Connection, LastReplies, Offered, Peer};
 impl<P: Peer> Connection<P> {
     /// Sends what is still to be sent and ends everything that hangs on the connection.
     pub(super) async fn close(mut self, closing: P::Closing) {
-        // The rest of a frame does not come any more.
-        self.partial = Vec::new();
+        // The rest of a frame does not come any more, and a turn is for others who work.
+        (self.partial, self.turn) = (Vec::new(), None);
         let is_broken = self.stream.is_broken();
         if is_broken {
             self.drop_unsent();
