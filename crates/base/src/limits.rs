@@ -1029,6 +1029,11 @@ pub const WEBHOOK_ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// See above.
 pub const WEBHOOK_ANSWER_HEADERS_MAX: usize = 64;
 
+/// Bytes that are read of a receiver in all, heads of status 1xx among them, which no limit of a head
+/// counts; a little more when they come at once.
+pub const WEBHOOK_READ_BYTES_MAX: usize =
+    2 * WEBHOOK_ANSWER_HEAD_BYTES_MAX + WEBHOOK_ANSWER_BYTES_MAX;
+
 /// Seconds until the second try of a delivery. Each time it fails, they are twice as many, up to
 /// the most, and up to a quarter is added by chance: receivers that come back are not stormed.
 pub const WEBHOOK_RETRY_S: u64 = 1;

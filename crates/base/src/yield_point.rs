@@ -3,6 +3,7 @@
 //! that. Threads of long work yield more often by themselves.
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::thread;
 use std::time::Instant;
 
@@ -18,12 +19,30 @@ pub fn enable() {
     YIELDED.set(Some(Instant::now()));
 }
 
-/// Lets other threads go on, if this one does long work and has worked for a while. To be passed
-/// without a lock that others need.
+/// Lets other threads go on, if this one does long work and has worked for a while. Who holds a lock
+/// that others need while it passes one has it [paused](pause).
 #[inline]
 pub fn pass() {
     if let Some(yielded) = YIELDED.get() {
         pass_since(yielded);
+    }
+}
+
+/// Until this is dropped, this thread yields nowhere: it holds a lock that others need.
+pub struct Paused {
+    yielded: Option<Instant>,
+    /// It is this thread's.
+    _stays: PhantomData<*const ()>,
+}
+
+/// Keeps this thread from yielding. Of several, the last is to be dropped first.
+pub fn pause() -> Paused {
+    Paused { yielded: YIELDED.take(), _stays: PhantomData }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        YIELDED.set(self.yielded);
     }
 }
 
@@ -50,6 +69,12 @@ mod tests {
             pass();
         }
         pass();
+        assert!(YIELDED.get() > enabled);
+        {
+            let _held = pause();
+            let _within = pause();
+            assert_eq!(YIELDED.get(), None);
+        }
         assert!(YIELDED.get() > enabled);
         let soon = Instant::now() + limits::YIELD_AFTER;
         YIELDED.set(Some(soon));

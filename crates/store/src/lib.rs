@@ -28,7 +28,7 @@ mod writer;
 pub use disk_shares::DiskShares;
 pub use report::report;
 pub use room::{Condition, Room};
-pub use tables::Tables;
+pub use tables::{Exclusive, Tables};
 pub use writer::{Durability, Receipt, WriteError, Writer};
 
 /// Under which name the store logs: a filter for `tr50d` shows its lines too.

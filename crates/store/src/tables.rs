@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use base::yield_point::{self, Paused};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::writer::{Durability, Receipt, Writer};
@@ -119,11 +120,19 @@ impl Tables {
 
     /// Keeps others from changing what belongs to this owner: to be held from the reading of a
     /// record to the handing over of its change, never across an await, and only one at a time.
-    pub fn exclusive(&self, owner: &[u8]) -> MutexGuard<'_, ()> {
+    pub fn exclusive(&self, owner: &[u8]) -> Exclusive<'_> {
         let mut hasher = DefaultHasher::new();
         owner.hash(&mut hasher);
-        self.locks[hasher.finish() as usize % LOCKS].lock()
+        let lock = self.locks[hasher.finish() as usize % LOCKS].lock();
+        Exclusive { _lock: lock, _paused: yield_point::pause() }
     }
+}
+
+/// Nobody else changes what belongs to an owner until this is dropped. Others wait for it, so that
+/// long work yields nowhere meanwhile.
+pub struct Exclusive<'t> {
+    _lock: MutexGuard<'t, ()>,
+    _paused: Paused,
 }
 
 /// The first key behind all keys that begin so; none if there is no such key.

@@ -1,7 +1,7 @@
 //! Changes of things. A lock for each thing makes reading, checking and writing it one step.
 
 use base::pool::OverShare;
-use base::{OrgId, ThingId, ThingKey, limits};
+use base::{OrgId, ThingId, ThingKey, limits, yield_point};
 use store::{Batch, Receipt, StoreError};
 
 use super::{Alias, Thing, Things, rows};
@@ -202,7 +202,7 @@ impl Things {
         let had = |alias, value| before.and_then(|before| before.aliases.get(alias)) == Some(value);
         let mut claimed =
             thing.aliases.iter().filter(|(alias, value)| !had(alias, value)).peekable();
-        let _lock = claimed.peek().is_some().then(|| self.aliases.lock());
+        let _lock = claimed.peek().is_some().then(|| (self.aliases.lock(), yield_point::pause()));
         for (alias, value) in claimed {
             let holder = self.by_alias(thing.org, *alias, value)?;
             if holder.is_some_and(|holder| holder.id != thing.id) {

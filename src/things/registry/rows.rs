@@ -6,7 +6,7 @@ use base::{OrgId, ThingDefId, ThingId, ThingKey, Timestamp};
 use rules::directory::{Reason, Who};
 use serde::Deserialize;
 use store::{
-    Batch, Row, Store, StoreError, Table,
+    Batch, Exclusive, Row, Store, StoreError, Table,
     rows::{decode, encode, for_each_row},
 };
 
@@ -184,7 +184,7 @@ pub(super) fn for_each_payer(
 /// Changes of things. Who changes one holds `Things::lock` from its reading on.
 impl Things {
     /// Keeps others from changing the thing with this key, and from making one.
-    pub(super) fn lock(&self, org: OrgId, key: &ThingKey) -> parking_lot::MutexGuard<'_, ()> {
+    pub(super) fn lock(&self, org: OrgId, key: &ThingKey) -> Exclusive<'_> {
         self.tables.exclusive(&thing_row(org, key.as_str().as_bytes()))
     }
 
