@@ -216,7 +216,7 @@ impl App {
         let started = registered.and_then(|()| {
             let session = self.start(start, takes_over, now)?;
             if let Some(begun) = begun {
-                begun.done();
+                begun.connected(self.sessions.bound_of(&who.principal()).unwrap_or_default());
             }
             self.follow_start(&session, now)?;
             Ok((session, place))

@@ -4,8 +4,8 @@
 //!
 //! A login over MQTT or TCP that brings more sessions at once than there were lately is not counted,
 //! nor is the first over HTTP: a gateway that opens many connections, anew after the server was away.
-//! All others are counted: those that take the place of what is gone, and sessions over HTTP that
-//! pile up. How many of these may come at once grows with the sessions that there were at once.
+//! All others are counted: those that take the place of what is gone, or of one that is still there, and
+//! sessions over HTTP that pile up. Who has spent all of its own waits with any login. How many of these may come at once grows with the sessions that there were at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,6 +55,8 @@ struct Bucket {
 pub(super) struct LoginBegun {
     rates: Arc<LoginRates>,
     who: Principal,
+    /// How many connections were logged in so when it began.
+    live: usize,
     is_counted: bool,
 }
 
@@ -111,7 +113,7 @@ impl LoginRates {
         let is_counted = bucket.try_count(&who, wish, self.per_s, now)?;
         bucket.spent += f64::from(u8::from(is_counted));
         bucket.begun += 1;
-        Ok(Some(LoginBegun { rates: self.clone(), who, is_counted }))
+        Ok(Some(LoginBegun { rates: self.clone(), who, live: wish.live, is_counted }))
     }
 
     /// A session has begun: there are so many of this login.
@@ -136,7 +138,13 @@ impl LoginBegun {
         self.is_counted = true;
     }
 
-    /// The session lives.
+    /// The session lives; `live`: how many connections are logged in so with this one. One that has
+    /// taken the place of another brought none more, and is counted now.
+    pub(super) fn connected(mut self, live: usize) {
+        self.is_counted |= live > self.live;
+    }
+
+    /// The session lives, without a connection.
     pub(super) fn done(mut self) {
         self.is_counted = true;
     }
@@ -162,13 +170,11 @@ impl Bucket {
         now: Timestamp,
     ) -> Result<bool, TooManyLogins> {
         self.pass(wish.live, per_s, now);
-        if wish.is_more && (wish.live + self.begun + 1) as f64 > self.peak.ceil() {
-            return Ok(false);
-        }
         let burst = f64::from(per_s.saturating_mul(limits::LOGIN_BURST_S)) + self.peak.ceil();
         let over = self.spent + 1.0 - burst;
         if over <= 0.0 {
-            return Ok(true);
+            let is_more = (wish.live + self.begun + 1) as f64 > self.peak.ceil();
+            return Ok(!(wish.is_more && is_more));
         }
         let seconds = (over / self.rate(per_s)).ceil().max(1.0) as u64;
         Err(TooManyLogins { who: who.clone(), seconds })
@@ -262,7 +268,18 @@ mod tests {
             let Ok(Some(begun)) = begun else { return false };
             self.live += 1;
             self.rates.started(&self.who, self.live, self.now);
-            begun.done();
+            begun.connected(self.live);
+            true
+        }
+
+        /// Logs in with the client id of a connection that ends with that.
+        fn take_over(&mut self) -> bool {
+            let wish = Wish { live: self.live, is_more: true };
+            let Ok(Some(begun)) = self.rates.begin(self.who.clone(), wish, self.now) else {
+                return false;
+            };
+            self.rates.started(&self.who, self.live, self.now);
+            begun.connected(self.live);
             true
         }
 
@@ -323,6 +340,22 @@ mod tests {
         assert!(device.rates.begin(user(2), wish, device.now).is_ok(), "another does not pay");
         device.pass(3600);
         assert_eq!(device.count(1000, again), BURST + 1);
+    }
+
+    #[test]
+    fn who_takes_over_from_itself_is_slowed() {
+        for others in [0, 3] {
+            let mut device = Login::new();
+            assert_eq!(device.count(1 + others, |device| device.log_in(true)), 1 + others);
+            assert_eq!(device.count(1000, Login::take_over), BURST + others);
+            assert!(!device.log_in(true), "it has spent all of its own");
+            device.pass(2);
+            assert_eq!(device.count(1000, Login::take_over), 2 * PER_S as usize);
+        }
+        // All of a gateway's, whose network was away.
+        let mut gateway = Login::new();
+        assert_eq!(gateway.count(MANY, |gateway| gateway.log_in(true)), MANY);
+        assert_eq!(gateway.count(MANY, Login::take_over), MANY);
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl Asked {
             things: things_named(self.things)?,
             scope: scope_asked(app, &sight, named, self.include_sub_orgs)?,
         };
+        viewer.charge(app, sight.org())?;
         let place = app.event_readers.take(sight.org(), &viewer).await?;
         Ok(Following::begin(app, (viewer, conn), place, filter, self.after, stop))
     }

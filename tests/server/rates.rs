@@ -9,6 +9,8 @@ use support::http::{log_in, metrics, post, post_with, send};
 use support::mqtt::{ALL, Connect, Wire};
 use support::process::run;
 use support::{Endpoints, TOKEN, TestServer, call, eventually, reply};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::TR50D;
 
@@ -223,21 +225,43 @@ async fn an_organisation_can_be_held_to_a_rate() {
     }
 }
 
+#[tokio::test]
+async fn who_begins_to_follow_events_again_and_again_is_held_to_the_rate() {
+    let server = TestServer::with(&[
+        ("TR50D_LIMITS__PRINCIPAL_COMMANDS_PER_S", "5"),
+        ("TR50D_LIMITS__LOGINS_PER_S", "0"),
+    ]);
+    let login =
+        "Authorization: Basic b3BlcmF0b3JAYmFzaWNvcmcuZXhhbXBsZTpkZW1vLW9wZXJhdG9yLXBhc3N3b3Jk";
+    let asked = format!("GET /events HTTP/1.1\r\nHost: x\r\n{login}\r\n\r\n");
+    eventually("the limit is reached", async || {
+        let mut stream = TcpStream::connect(server.address("http")).await.expect("a connection");
+        stream.write_all(asked.as_bytes()).await.expect("asked");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.expect("a status");
+        assert!([b"HTTP/1.1 200", b"HTTP/1.1 429"].contains(&&status), "{status:?}");
+        status.ends_with(b"429")
+    })
+    .await;
+}
+
 /// Settings with which a principal may log in so often a second, and ten times at once.
 const LOGINS: [(&str, &str); 1] = [("TR50D_LIMITS__LOGINS_PER_S", "2")];
 const BURST: usize = 20;
 
 #[tokio::test]
 async fn who_connects_again_and_again_is_refused_and_others_are_not() {
-    for version in ALL {
+    for (version, leaves) in ALL.into_iter().flat_map(|version| [(version, true), (version, false)])
+    {
         let server = TestServer::with(&LOGINS);
-        let mut refused = 0;
+        let (mut refused, mut taken_over) = (0, Vec::new());
         for _ in 0..3 * BURST {
             let mut wire = Wire::open(&server, version).await;
             wire.send(&Connect::thing(version, "flapper").frame()).await;
             let answer = wire.frame().await.expect("a CONNACK");
             match answer[3] {
-                0 => wire.leave().await,
+                0 if leaves => wire.leave().await,
+                0 => taken_over.push(wire),
                 code => {
                     let expected = if version == V5 { CONNECTION_RATE_EXCEEDED } else { 3 };
                     assert_eq!((answer[0], code), (0x20, expected), "{version:?}");

@@ -224,6 +224,7 @@ impl Watching {
         });
         let views: Vec<View> = read.collect::<Result<_, _>>()?;
         let viewer = Viewer::Session(asker.session().clone());
+        viewer.charge(app, asker.session().org_id())?;
         let place = app.event_readers.take(asker.session().org_id(), &viewer).await?;
         let heard = app.events().listen();
         let first = format!("retry: 2000\nid: {}\n\n", app.events().last()).into();
