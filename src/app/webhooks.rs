@@ -13,7 +13,7 @@ use std::time::Duration;
 use base::histogram::{Histogram, Times};
 use base::pool::{Pool, Pools};
 use base::shares::Shares;
-use base::{WebhookId, limits};
+use base::{OrgId, WebhookId, limits};
 use parking_lot::Mutex;
 use rules::identity::{Record, RecordChange, RecordChanges, Webhook};
 use store::{Batch, StoreError, Table, Tables};
@@ -72,6 +72,13 @@ struct Job {
     progress: Progress,
     /// How far the stream had got.
     last: u64,
+    place: Arc<DeliveryPlace>,
+}
+
+/// The place of a delivery. A look-up of a name that goes on without it has it, too: nothing ends one.
+struct DeliveryPlace {
+    app: Arc<App>,
+    payer: (OrgId, WebhookId),
 }
 
 /// What a webhook does next. What `matters` is stored at once.
@@ -84,10 +91,10 @@ enum Then {
     Retry { after: Duration, matters: bool },
 }
 
-impl Drop for Job {
+impl Drop for DeliveryPlace {
     fn drop(&mut self) {
-        let webhooks = &self.app.webhooks;
-        webhooks.state.lock().places.give_back(self.webhook.org, self.webhook.id, 1);
+        let (webhooks, (org, id)) = (&self.app.webhooks, self.payer);
+        webhooks.state.lock().places.give_back(org, id, 1);
         webhooks.changed.notify_one();
     }
 }
@@ -248,7 +255,8 @@ impl Webhooks {
             state.turn += 1;
             hook.turn = state.turn;
             let (webhook, progress) = (hook.webhook.clone(), hook.progress.clone());
-            let job = Job { app: app.clone(), webhook, progress, last };
+            let place = Arc::new(DeliveryPlace { app: app.clone(), payer: (org, id) });
+            let job = Job { app: app.clone(), webhook, progress, last, place };
             hook.running = Some(running.spawn(job.deliver()));
         }
         next

@@ -4,9 +4,10 @@
 //! is used.
 
 use std::io;
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use base::limits;
@@ -19,7 +20,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -122,10 +123,16 @@ impl Sender {
         }
     }
 
-    /// Sends it.
-    pub async fn post(&self, target: &Target, secret: &Secret, post: &Post) -> Answer {
+    /// Sends it. Nothing ends a look-up of a name, which keeps `place` for as long as it takes.
+    pub async fn post(
+        &self,
+        target: &Target,
+        secret: &Secret,
+        post: &Post,
+        place: impl Send + 'static,
+    ) -> Answer {
         let exchange = async {
-            let stream = self.connect(target).await?;
+            let stream = self.connect(target, place).await?;
             let request = request(target, secret, post);
             exchange(stream, request).await
         };
@@ -139,9 +146,13 @@ impl Sender {
         }
     }
 
-    async fn connect(&self, target: &Target) -> Result<Box<dyn Stream>, Failed> {
+    async fn connect(
+        &self,
+        target: &Target,
+        place: impl Send + 'static,
+    ) -> Result<Box<dyn Stream>, Failed> {
         let mut failed = None;
-        for address in self.addresses(target).await? {
+        for address in self.addresses(target, place).await? {
             match timeout(limits::WEBHOOK_CONNECT_WAIT, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => return self.secured(target, stream).await,
                 Ok(Err(error)) => failed = Some((Cause::Connect, format!("{address}: {error}"))),
@@ -152,13 +163,23 @@ impl Sender {
     }
 
     /// The addresses of the host that may be reached.
-    async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, Failed> {
+    async fn addresses(
+        &self,
+        target: &Target,
+        place: impl Send + 'static,
+    ) -> Result<Vec<SocketAddr>, Failed> {
         let found: Vec<_> = match &target.host {
             Host::Address(address) => vec![SocketAddr::new(*address, target.port)],
             Host::Name(name) => {
-                let found = tokio::net::lookup_host((name.as_str(), target.port)).await;
+                let looked_up = (name.clone(), target.port);
+                let look_up = move || {
+                    let _place = place;
+                    looked_up.to_socket_addrs()
+                };
+                let found = tokio::task::spawn_blocking(look_up).await;
                 let no_address = |error: io::Error| (Cause::Name, format!("{name}: {error}"));
-                found.map_err(no_address)?.take(limits::WEBHOOK_ADDRESSES_MAX).collect()
+                let found = found.map_err(io::Error::from).flatten().map_err(no_address)?;
+                found.take(limits::WEBHOOK_ADDRESSES_MAX).collect()
             }
         };
         let may = |found: &SocketAddr| address::may_reach(found.ip(), self.allow_private);
@@ -239,7 +260,7 @@ async fn exchange(
     let (mut sender, connection) = http1::Builder::new()
         .max_headers(limits::WEBHOOK_ANSWER_HEADERS_MAX)
         .max_buf_size(limits::WEBHOOK_ANSWER_HEAD_BYTES_MAX)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Short { stream, left: limits::WEBHOOK_READ_BYTES_MAX }))
         .await
         .map_err(failed)?;
     let request = request?;
@@ -258,6 +279,46 @@ async fn exchange(
             // What goes wrong with it the exchange says, too.
             _ = &mut connection, if is_open => is_open = false,
         }
+    }
+}
+
+/// What is read of a receiver, which may send heads of status 1xx without end.
+struct Short<S> {
+    stream: S,
+    left: usize,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Short<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left == 0 {
+            return Poll::Ready(Err(io::Error::other("the answer is too long")));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.left = self.left.saturating_sub(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Short<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -161,10 +161,10 @@ async fn answers_that_are_none_or_too_large_are_failures() {
     let mut receiver = Receiver::start().await;
     let long = format!("200 OK\r\nX: {}", "x".repeat(40_000));
     let many = format!("200 OK{}", "\r\nX: y".repeat(100));
-    receiver.answers(&["garbage", &long, &many, "endless"]);
+    receiver.answers(&["garbage", &long, &many, "interim", "endless"]);
     hook(&mut operator, json!({ "name": "a", "url": receiver.url("/"), "types": "role" })).await;
     happens(&mut operator, "first").await;
-    for failures in 1..=3 {
+    for failures in 1..=4 {
         receiver.next().await;
         eventually("it fails", async || state(&mut operator).await["failures"] == failures).await;
         assert_eq!(state(&mut operator).await["lastFailure"]["cause"], "answer", "{failures}");

@@ -121,7 +121,7 @@ impl Job {
             seconds: self.shown_now().as_millis().div_euclid(1000),
             body: body(webhook, &read.events, progress.missed_after),
         };
-        self.app.webhooks.sender.post(&target, &secret, &post).await
+        self.app.webhooks.sender.post(&target, &secret, &post, self.place.clone()).await
     }
 
     fn shown_now(&self) -> Timestamp {

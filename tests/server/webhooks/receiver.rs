@@ -101,7 +101,8 @@ impl Receiver {
     }
 
     /// What it answers to the next requests: a status, with headers behind it; `hang`, nothing;
-    /// `garbage`, no HTTP; `endless`, a body without end.
+    /// `garbage`, no HTTP; `endless`, a body without end; `interim`,
+    /// heads of status 100 without end.
     pub(crate) fn answers(&self, answers: &[&str]) {
         let mut script = self.script.lock().expect("no panic");
         script.answers.extend(answers.iter().map(|answer| (*answer).to_owned()));
@@ -149,6 +150,10 @@ async fn answer(
         }
         "garbage" => {
             let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await;
+        }
+        "interim" => {
+            let head = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(100);
+            while stream.write_all(&head).await.is_ok() {}
         }
         "endless" => {
             let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
