@@ -366,11 +366,17 @@ impl App {
     ///
     /// The store failed.
     pub async fn settle_events(self: &Arc<Self>, now: Timestamp) -> Result<(), StoreError> {
-        let app = self.clone();
-        // There may be thousands. Without room for what was refused lately, what is there can be read
-        // all the same.
-        let write = move || app.events.write_refusals(now).unwrap_or_default();
-        let written = self.offload(Worker::Server, write).await.unwrap_or_default();
+        // One of those who ask writes for all, for it is the server's work and nobody pays for it.
+        let settling = self.settling.lock().await;
+        let mut written = Receipt::nothing();
+        if self.events.has_unwritten_refusals() {
+            let app = self.clone();
+            // There may be thousands. Without room for what was refused lately, what is there can be
+            // read all the same.
+            let write = move || app.events.write_refusals(now).unwrap_or_default();
+            written = self.offload(Worker::Server, write).await.unwrap_or_default();
+        }
+        drop(settling);
         written.and(self.tables.writer().barrier()?).await
     }
 

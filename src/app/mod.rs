@@ -181,6 +181,8 @@ pub struct App {
     tables: Tables,
     /// What happened.
     events: Arc<Events>,
+    /// Of the one who has what was refused written for those who read events.
+    settling: tokio::sync::Mutex<()>,
     event_pieces: event_pieces::EventPieces,
     passwords: Passwords,
     token_guesses: token_guesses::TokenGuesses,

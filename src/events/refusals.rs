@@ -59,6 +59,8 @@ pub struct Refused {
 /// What is counted.
 pub(super) struct Counted {
     counts: HashMap<Arc<Key>, Count>,
+    /// How many of them are to be written.
+    stale: usize,
     /// How many there are of each organisation, and of each network there.
     shares: Shares<Option<IpAddr>>,
 }
@@ -95,7 +97,7 @@ impl Counted {
     /// Nothing yet.
     pub(super) fn new(pools: &Arc<Pools>) -> Self {
         let shares = Shares::new(Pool::Refusals, limits::REFUSALS_COUNTED_MAX, pools);
-        Self { counts: HashMap::new(), shares }
+        Self { counts: HashMap::new(), stale: 0, shares }
     }
 
     /// Counts one; whether it is the first of its kind in a while by its protocol.
@@ -125,6 +127,7 @@ impl Counted {
         }
         if let Some(count) = self.counts.get_mut(&key) {
             count.count += 1;
+            self.stale += usize::from(!count.stale);
             (count.last, count.row, count.stale) = (now, row, true);
             return count.is_news(from.protocol, now);
         }
@@ -133,6 +136,7 @@ impl Counted {
         let count =
             Count { first: now, last: now, count: 1, row, stale: true, written: None, said };
         self.counts.insert(Arc::new(key), count);
+        self.stale += 1;
         true
     }
 
@@ -145,7 +149,7 @@ impl Counted {
 
     /// Forgets what is written and has not grown for a while, or for very long.
     fn forget(&mut self, now: Timestamp) {
-        let Self { counts, shares } = self;
+        let Self { counts, shares, .. } = self;
         counts.retain(|key, count| {
             let idle = now.millis_since(count.last) >= limits::REFUSALS_TOGETHER_MS;
             let old = now.millis_since(count.first) >= limits::REFUSALS_TOGETHER_MS_MAX;
@@ -175,6 +179,11 @@ impl Events {
     /// the server's log tells.
     pub fn refuse(&self, refused: Refused, now: Timestamp) -> bool {
         self.refusals.lock().note(refused, now)
+    }
+
+    /// Whether something was counted that is not submitted yet.
+    pub fn has_unwritten_refusals(&self) -> bool {
+        self.refusals.lock().stale > 0
     }
 
     /// Submits what has been counted since the last time. On a full disk it waits in memory: the
@@ -237,6 +246,7 @@ impl Events {
         for (key, row) in keys.into_iter().zip(rows) {
             if let Some(count) = refusals.counts.get_mut(key) {
                 (count.written, count.stale) = (Some(row), false);
+                refusals.stale -= 1;
             }
         }
         Ok(receipt)

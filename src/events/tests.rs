@@ -344,12 +344,16 @@ async fn who_is_refused_while_others_are_written_is_counted() {
         }
     });
     events.write_refusals(NOW).expect("room").await.expect("stored");
+    assert!(!events.has_unwritten_refusals());
+    refuse(9);
+    assert!(events.has_unwritten_refusals());
+    events.write_refusals(NOW).expect("room").await.expect("stored");
     let counts = rows(&store).into_iter().map(|(_, row)| {
         let row: Value = serde_json::from_slice(&row).expect("JSON");
         row["count"].as_u64().expect("a number")
     });
-    assert_eq!(counts.clone().count(), 4 * 60);
-    assert_eq!(counts.sum::<u64>(), 4 * 2000);
+    assert_eq!(counts.clone().count(), 5 * 60);
+    assert_eq!(counts.sum::<u64>(), 5 * 2000);
     check_bytes(&events, &store);
 }
 

@@ -17,6 +17,9 @@ use crate::app::long_work::give_way;
 /// For whom work is done, by which it is shared: a hash of an address, a principal or an account.
 pub(super) type Key = [u8; 32];
 
+/// For how many keys is known what was done, beside those that wait.
+const DONE_MAX: usize = 1024;
+
 /// Who waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Asker {
@@ -179,6 +182,9 @@ impl<W> State<W> {
         }
         if self.waiting.is_empty() {
             self.done.clear();
+        } else if self.done.len() > DONE_MAX {
+            // With somebody who waits all the time, it would never be.
+            self.done.retain(|key, _| self.held.contains_key(key));
         }
         Some((asker, work))
     }
