@@ -19,6 +19,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use hyper::header::HeaderMap;
 use hyper::{Request, Response, StatusCode};
+use parking_lot::Mutex;
 use store::{Condition, StoreError, disk, disk::DiskStore};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -26,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{
-    App, Asker, Cores, Counted, Following, Form, Lease, LoginCause, LoginFrom, OpenError, Payer,
-    SharedAccount, Shown, address_full,
+    App, Asker, Cores, Counted, Following, Form, Lease, LoginCause, LoginFrom, OpenError, Part,
+    Payer, SharedAccount, Shown, address_full,
 };
 use crate::backup::{self, BackupError};
 use crate::config::{Config, ConfigError, Tls};
@@ -595,6 +596,7 @@ async fn connection(
             let works = AtomicBool::new(false);
             let payer = Payer::stranger(&info);
             let account = SharedAccount::new(&shared.app.memory, payer, stop.clone());
+            let kept = Mutex::new(account.part());
             let service = Web {
                 shared: shared.clone(),
                 full,
@@ -603,6 +605,7 @@ async fn connection(
                 stop: stop.clone(),
                 works,
                 account,
+                kept,
             };
             Box::pin(http::serve_connection(stream, info, Arc::new(service), config, stop)).await;
         }
@@ -678,6 +681,8 @@ struct Web {
     works: AtomicBool,
     /// For what it holds.
     account: SharedAccount,
+    /// HTTP's own buffer, of which it keeps what a long answer needed.
+    kept: Mutex<Part>,
 }
 
 impl Web {
@@ -764,6 +769,14 @@ impl HttpService for Web {
 
     fn count(&self, bytes: Bytes) -> Bytes {
         self.account.count(bytes)
+    }
+
+    fn part(&self) -> Option<Part> {
+        Some(self.account.part())
+    }
+
+    fn keep(&self, bytes: usize) {
+        self.kept.lock().raise(bytes);
     }
 
     fn working(&self, working: bool) {

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::net::SocketAddr;
 
+use base::limits;
 use client::Version;
 use flate2::Compression;
 use flate2::read::ZlibEncoder;
@@ -195,6 +196,52 @@ async fn where_a_reply_goes_counts_until_it_has_gone() {
         drop(asker);
         eventually("all is given back", async || used(&server).await == 0).await;
     }
+}
+
+#[tokio::test]
+async fn what_http_keeps_of_long_answers_counts_and_so_do_half_files() {
+    const COUNT: usize = 20;
+    let (server, _dir) = start(&[]);
+    let (head, tail) = ("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", "Content-Length: ");
+    let mut idle = Vec::new();
+    for _ in 0..COUNT {
+        let mut stream = dial(server.address("http")).await;
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let (mut answer, mut buffer) = (Vec::new(), vec![0; MEBIBYTE]);
+        let mut whole = usize::MAX;
+        while answer.len() < whole {
+            let count = timeout(SOON, stream.read(&mut buffer)).await.expect("in time");
+            answer.extend_from_slice(&buffer[..count.expect("read")]);
+            let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+            let head = String::from_utf8_lossy(&answer[..end]);
+            let length = head.lines().find_map(|line| line.strip_prefix(tail)).expect("a length");
+            whole = end + 4 + length.parse::<usize>().expect("a number");
+        }
+        idle.push(stream);
+    }
+    eventually("its buffers", async || {
+        let most = COUNT * 2 * limits::READ_BYTES;
+        (COUNT * limits::READ_BYTES..most).contains(&used(&server).await)
+    })
+    .await;
+    drop(idle);
+    eventually("all is given back", async || used(&server).await == 0).await;
+    let mut mower = server.thing("http", "mower").await;
+    let mut halves = Vec::new();
+    for number in 0..COUNT {
+        let params = json!({ "fileName": number.to_string() });
+        let id = crate::files::put_id(&mut mower, params).await;
+        let half = vec![0; limits::FILE_WRITE_BYTES - 16 * 1024];
+        let head =
+            format!("POST /file/{id} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+        let mut stream = dial(server.address("http")).await;
+        stream.write_all(&[head.as_bytes(), &half].concat()).await.expect("sent");
+        halves.push(stream);
+    }
+    let most = COUNT * limits::FILE_WRITE_BYTES;
+    eventually("what is not written", async || used(&server).await > most * 3 / 4).await;
+    drop(halves);
+    eventually("all is given back", async || used(&server).await == 0).await;
 }
 
 #[tokio::test]

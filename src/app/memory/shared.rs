@@ -58,6 +58,13 @@ impl Part {
         let before = std::mem::replace(&mut self.held, held);
         self.account.0.change(|state| state.held = state.held - before + held);
     }
+
+    /// Holds so many at least.
+    pub fn raise(&mut self, held: usize) {
+        if held > self.held {
+            self.set(held);
+        }
+    }
 }
 
 impl Drop for Part {

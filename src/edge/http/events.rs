@@ -1,6 +1,6 @@
 //! `GET /events`: the stream of events, as long as the reader stays.
 
-use base::{Failure, Protocol};
+use base::{Failure, Protocol, limits};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http_body_util::Either;
@@ -10,7 +10,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::HttpService;
 use super::file::FileBody;
-use super::routes::{Answer, HttpConn, Refusal, error, with_header};
+use super::routes::{Answer, HttpConn, Refusal, error, note_piece, with_header};
 use crate::tr50::sse::Asked;
 
 /// By this header a browser that connects anew says where it was.
@@ -67,7 +67,16 @@ impl<S: HttpService> HttpConn<S> {
         // Who follows goes on with it: the connection does not make room as an idle one does.
         self.service.working(true);
         let service = self.service.clone();
-        let pieces = pieces.map(move |bytes| service.count(bytes));
+        // Not whole, for HTTP copies what it is given.
+        let pieces =
+            pieces.flat_map(move |bytes| {
+                note_piece(&*service, bytes.len().min(limits::READ_BYTES));
+                let bytes = service.count(bytes);
+                let starts = (0..bytes.len()).step_by(limits::READ_BYTES);
+                stream::iter(starts.map(move |start| {
+                    bytes.slice(start..bytes.len().min(start + limits::READ_BYTES))
+                }))
+            });
         let answer = Response::new(Either::Right(FileBody::of(pieces)));
         let answer = with_header(answer, CONTENT_TYPE, "text/event-stream");
         let answer = with_header(answer, CACHE_CONTROL, "no-store");

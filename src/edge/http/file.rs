@@ -28,7 +28,7 @@ use store::StoreError;
 use tokio::time::{Instant, timeout};
 
 use super::HttpService;
-use super::routes::{Answer, HttpConn, Refusal, closing, error, with_header};
+use super::routes::{Answer, HttpConn, Refusal, closing, error, note_piece, with_header};
 use super::whole::Whole;
 use crate::logging::PeerLog;
 use crate::things::files::ticket::TicketError;
@@ -149,6 +149,8 @@ impl<S: HttpService> HttpConn<S> {
             let download =
                 Download::begin(files, ticket, &record, range, files.clock().now()).await?;
             self.write_wait.note_download();
+            let most = usize::try_from(end - start).unwrap_or(usize::MAX);
+            note_piece(&*self.service, most.min(limits::FILE_READ_BYTES));
             self.service.working(true);
             let has_length = framing != Framing::Chunks;
             stream::unfold(Some(Outgoing { download, has_length, last: None }), frame).boxed()
@@ -182,7 +184,7 @@ impl<S: HttpService> HttpConn<S> {
         let mut upload = Upload::begin(files, ticket, length, files.clock().now())?;
         // Who has a ticket is no stranger.
         self.service.working(true);
-        let started = Instant::now();
+        let (started, mut held) = (Instant::now(), self.service.part());
         loop {
             let frame = match timeout(stall, body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
@@ -193,6 +195,9 @@ impl<S: HttpService> HttpConn<S> {
             self.held.note_used();
             if let Ok(bytes) = frame.into_data() {
                 upload.write(bytes).await?;
+                if let Some(held) = &mut held {
+                    held.set(upload.waiting_bytes());
+                }
             }
             let enough = upload.received() / limits::FILE_UPLOAD_RATE_MIN;
             if started.elapsed() > stall + Duration::from_secs(enough) {

@@ -49,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Stream;
 use super::wrong_door::{self, Met};
-use crate::app::{Asker, Cores, Following, Lease, LoginFrom, stranger};
+use crate::app::{Asker, Cores, Following, Lease, LoginFrom, Part, stranger};
 use crate::metrics::Form;
 use crate::things::files::Files;
 use crate::things::files::transfer::Stored;
@@ -166,6 +166,12 @@ pub trait HttpService: Send + Sync + 'static {
 
     /// Has bytes of a request or an answer count for as long as somebody holds them.
     fn count(&self, bytes: Bytes) -> Bytes;
+
+    /// For what else the connection holds; none where that does not count.
+    fn part(&self) -> Option<Part>;
+
+    /// Has a buffer of so many bytes count that the connection keeps to its end.
+    fn keep(&self, bytes: usize);
 
     /// An answer compressed with gzip, for this asker; none if it is to stay as it is.
     fn gzip(&self, text: Bytes, asker: Option<Asker>)

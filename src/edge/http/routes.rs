@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use base::{ConnInfo, Door, Failure, Protocol};
+use base::{ConnInfo, Door, Failure, Protocol, limits};
 use bytes::Bytes;
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -127,6 +127,14 @@ struct ErrorDetail<'a> {
     message: &'a str,
 }
 
+/// Notes that a piece of an answer goes out: HTTP copies it behind others that wait, into a buffer that
+/// stays as long as it was.
+pub(super) fn note_piece(service: &impl HttpService, bytes: usize) {
+    if bytes >= limits::MEMORY_STEP_BYTES {
+        service.keep(bytes + limits::HTTP_HEAD_BYTES_MAX);
+    }
+}
+
 impl<S: HttpService> HttpConn<S> {
     /// The edge of a new connection.
     pub(super) fn new(
@@ -172,7 +180,10 @@ impl<S: HttpService> HttpConn<S> {
     /// The same answer, which counts until the peer has read it.
     fn counted(&self, answer: Answer) -> Answer {
         answer.map(|body| match body {
-            Either::Left(Whole(bytes)) => Either::Left(Whole(self.service.count(bytes))),
+            Either::Left(Whole(bytes)) => {
+                note_piece(&*self.service, bytes.len().min(limits::READ_BYTES));
+                Either::Left(Whole(self.service.count(bytes)))
+            }
             file => file,
         })
     }

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::*;
-use crate::app::{LoginFrom, Unauthenticated};
+use crate::app::{LoginFrom, Part, Unauthenticated};
 use crate::things::files::ticket::Asker;
 use crate::things::files::{FileName, FilesConfig, Owner, Put};
 
@@ -38,6 +38,12 @@ impl HttpService for Echo {
     fn count(&self, bytes: Bytes) -> Bytes {
         bytes
     }
+
+    fn part(&self) -> Option<Part> {
+        None
+    }
+
+    fn keep(&self, _: usize) {}
 
     async fn follow_events(
         &self,

@@ -177,6 +177,11 @@ impl Upload {
         self.received
     }
 
+    /// Bytes of memory that hold what is not written yet.
+    pub const fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
     async fn flush(&mut self) -> Result<(), TransferError> {
         let written = std::mem::replace(&mut self.written, Written::Elsewhere);
         self.moved.files.tickets.check(self.moved.ticket)?;
