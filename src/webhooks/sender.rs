@@ -5,9 +5,8 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use base::limits;
@@ -20,7 +19,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -257,10 +256,13 @@ async fn exchange(
     request: Result<Request<Full<Bytes>>, Failed>,
 ) -> Result<Answer, Failed> {
     let failed = |error: hyper::Error| (Cause::Answer, base::chain(&error).to_string());
+    // A receiver may send heads of status 1xx without end.
+    let (read, write) = tokio::io::split(stream);
+    let stream = tokio::io::join(read.take(limits::WEBHOOK_READ_BYTES_MAX), write);
     let (mut sender, connection) = http1::Builder::new()
         .max_headers(limits::WEBHOOK_ANSWER_HEADERS_MAX)
         .max_buf_size(limits::WEBHOOK_ANSWER_HEAD_BYTES_MAX)
-        .handshake(TokioIo::new(Short { stream, left: limits::WEBHOOK_READ_BYTES_MAX }))
+        .handshake(TokioIo::new(stream))
         .await
         .map_err(failed)?;
     let request = request?;
@@ -279,46 +281,6 @@ async fn exchange(
             // What goes wrong with it the exchange says, too.
             _ = &mut connection, if is_open => is_open = false,
         }
-    }
-}
-
-/// What is read of a receiver, which may send heads of status 1xx without end.
-struct Short<S> {
-    stream: S,
-    left: usize,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Short<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.left == 0 {
-            return Poll::Ready(Err(io::Error::other("the answer is too long")));
-        }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.left = self.left.saturating_sub(buf.filled().len() - before);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Short<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

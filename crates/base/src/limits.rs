@@ -1030,9 +1030,9 @@ pub const WEBHOOK_ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const WEBHOOK_ANSWER_HEADERS_MAX: usize = 64;
 
 /// Bytes that are read of a receiver in all, heads of status 1xx among them, which no limit of a head
-/// counts; a little more when they come at once.
-pub const WEBHOOK_READ_BYTES_MAX: usize =
-    2 * WEBHOOK_ANSWER_HEAD_BYTES_MAX + WEBHOOK_ANSWER_BYTES_MAX;
+/// counts.
+pub const WEBHOOK_READ_BYTES_MAX: u64 =
+    (2 * WEBHOOK_ANSWER_HEAD_BYTES_MAX + WEBHOOK_ANSWER_BYTES_MAX) as u64;
 
 /// Seconds until the second try of a delivery. Each time it fails, they are twice as many, up to
 /// the most, and up to a quarter is added by chance: receivers that come back are not stormed.
