@@ -78,6 +78,9 @@ pub enum BackupError {
     /// The copy would contain itself.
     #[error("{0} is inside the data directory, which would then hold its own backup")]
     Inside(PathBuf),
+    /// It depends on who reads it.
+    #[error("the path \"{0}\" does not begin with /")]
+    NotAbsolute(PathBuf),
     /// There is nothing to copy.
     #[error("there is no store in {0}")]
     NoStore(PathBuf),
@@ -204,12 +207,18 @@ fn sync(dir: &Path) -> Result<(), BackupError> {
 /// # Errors
 /// Whatever is in the way; then nothing stays in `dir`.
 pub fn make(
-    store: &DiskStore,
-    blobs: &Blobs,
+    (store, blobs): (&DiskStore, &Blobs),
+    data_dir: &Path,
     dir: &Path,
     now: Timestamp,
     cancelled: &AtomicBool,
 ) -> Result<Contents, BackupError> {
+    if !dir.is_absolute() {
+        return Err(BackupError::NotAbsolute(dir.to_owned()));
+    }
+    if is_inside(dir, data_dir) {
+        return Err(BackupError::Inside(dir.to_owned()));
+    }
     let filling = Filling::begin(dir, INCOMPLETE)?;
     // From before the moment on: what its rows name must not go.
     let _kept = blobs.keep_all();
@@ -261,6 +270,13 @@ pub fn make(
     text.and_then(|text| fs::write(&path, text)).map_err(failed("write", &path))?;
     filling.complete()?;
     Ok(contents)
+}
+
+/// Whether the directory is in the other one, as far as they exist.
+fn is_inside(dir: &Path, data_dir: &Path) -> bool {
+    let Ok(data_dir) = data_dir.canonicalize() else { return false };
+    let mut there = dir.ancestors().filter_map(|above| above.canonicalize().ok());
+    there.next().is_some_and(|above| above.starts_with(data_dir))
 }
 
 /// Copies the bytes of the file in a row of [`Table::Files`].
@@ -476,7 +492,8 @@ mod tests {
         let store = filled(&data);
         let blobs = Blobs::new(data.join(FILES), false);
         let now = Timestamp::from_millis(1_628_604_970_976);
-        let contents = make(&store, &blobs, &copy, now, &AtomicBool::new(false)).expect("made");
+        let contents =
+            make((&store, &blobs), &data, &copy, now, &AtomicBool::new(false)).expect("made");
         assert_eq!((contents.rows, contents.files), (1001, 0));
         store.drop_month(Table::Telemetry(Month(600))).expect("dropped");
         drop(store);
@@ -493,7 +510,8 @@ mod tests {
         let [data, copy, back] = ["data", "copy", "back"].map(|name| dir.path().join(name));
         let store = filled(&data);
         let blobs = Blobs::new(data.join(FILES), false);
-        make(&store, &blobs, &copy, Timestamp::default(), &AtomicBool::new(false)).expect("made");
+        make((&store, &blobs), &data, &copy, Timestamp::default(), &AtomicBool::new(false))
+            .expect("made");
         let names: Vec<_> = digests(&copy.join(STORE)).expect("read").into_keys().collect();
         assert!(names.len() > 3, "{names:?}");
         for name in names {
@@ -521,14 +539,16 @@ mod tests {
     #[test]
     fn a_cancelled_backup_leaves_nothing() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = filled(&dir.path().join("data"));
-        let blobs = Blobs::new(dir.path().join("data/files"), false);
-        let copy = dir.path().join("copy");
-        let made = make(&store, &blobs, &copy, Timestamp::default(), &AtomicBool::new(true));
+        let [data, copy] = ["data", "copy"].map(|name| dir.path().join(name));
+        let store = filled(&data);
+        let blobs = Blobs::new(data.join(FILES), false);
+        let made =
+            make((&store, &blobs), &data, &copy, Timestamp::default(), &AtomicBool::new(true));
         assert!(matches!(made, Err(BackupError::Cancelled)));
         assert!(!copy.exists());
         fs::create_dir(&copy).expect("made");
-        let made = make(&store, &blobs, &copy, Timestamp::default(), &AtomicBool::new(true));
+        let made =
+            make((&store, &blobs), &data, &copy, Timestamp::default(), &AtomicBool::new(true));
         assert!(matches!(made, Err(BackupError::Cancelled)));
         assert_eq!(fs::read_dir(&copy).expect("still there").count(), 0);
     }

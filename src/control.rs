@@ -24,7 +24,6 @@ use tokio_util::task::TaskTracker;
 use crate::app::{App, Deed};
 use crate::backup::{self, BackupError, Contents};
 use crate::events::{Actor, SERVER, Target};
-use crate::things::files::Files;
 use crate::tr50::exchange;
 
 const SOCKET: &str = "control";
@@ -145,7 +144,11 @@ async fn take_order(
     let (reading, mut writing) = stream.split();
     let mut reading = tokio::io::BufReader::new(reading.take(limits::CONTROL_ORDER_BYTES_MAX));
     let mut line = Vec::new();
-    reading.read_until(b'\n', &mut line).await?;
+    // Who says nothing does not hold up the end.
+    let Some(read) = stop.run_until_cancelled(reading.read_until(b'\n', &mut line)).await else {
+        return Ok(());
+    };
+    read?;
     let outcome = match serde_json::from_slice(&line) {
         Ok(Order::Call(order)) => {
             let called = stop.run_until_cancelled(call(app, *order, uid)).await;
@@ -159,7 +162,7 @@ async fn take_order(
                     // It says nothing more: the end is all that can come.
                     let _ = reading.read(&mut rest).await;
                 };
-                let made = back_up(store, app.files.clone(), dir.clone(), gone, stop).await;
+                let made = back_up(app, store, dir.clone(), gone, stop).await;
                 note_backup(app, uid, &dir, &made);
                 made
             }
@@ -224,8 +227,8 @@ fn note_backup(app: &App, uid: Option<u32>, dir: &Path, made: &Result<Contents, 
 
 /// Makes a backup on a thread of its own, until the one who wants it is gone or the server stops.
 async fn back_up(
+    app: &App,
     store: Arc<DiskStore>,
-    files: Arc<Files>,
     dir: PathBuf,
     gone: impl Future<Output = ()>,
     stop: &CancellationToken,
@@ -233,9 +236,10 @@ async fn back_up(
     tracing::info!(dir = %dir.display(), "a backup begins");
     let cancelled = Arc::new(AtomicBool::new(false));
     let watched = cancelled.clone();
-    let to = dir.clone();
+    let (files, to) = (app.files.clone(), dir.clone());
+    let data_dir = app.config.server.data_dir.clone();
     let mut work = tokio::task::spawn_blocking(move || {
-        backup::make(&store, files.blobs(), &to, Timestamp::now(), &watched)
+        backup::make((&store, files.blobs()), &data_dir, &to, Timestamp::now(), &watched)
     });
     let done = tokio::select! {
         done = &mut work => done,

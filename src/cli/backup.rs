@@ -45,23 +45,12 @@ pub fn back_up(args: &BackupArgs, config: &Config) -> Result<(), String> {
     // The server may have another working directory.
     let dir = std::path::absolute(&args.dir)
         .map_err(|error| format!("can't find {}: {error}", args.dir.display()))?;
-    let sentence = |error: BackupError| chain(&error);
-    if is_inside(&dir, data_dir) {
-        return Err(sentence(BackupError::Inside(dir)));
-    }
     let contents = match control::ask_for_backup(data_dir, &dir)? {
         Some(contents) => contents,
-        None => read_store(data_dir, &dir).map_err(sentence)?,
+        None => read_store(data_dir, &dir).map_err(|error| chain(&error))?,
     };
     report("backed up", contents, &dir);
     Ok(())
-}
-
-/// Whether the directory is in the other one, as far as they exist.
-fn is_inside(dir: &Path, data_dir: &Path) -> bool {
-    let Ok(data_dir) = data_dir.canonicalize() else { return false };
-    let mut there = dir.ancestors().filter_map(|above| above.canonicalize().ok());
-    there.next().is_some_and(|above| above.starts_with(data_dir))
 }
 
 fn read_store(data_dir: &Path, dir: &Path) -> Result<Contents, BackupError> {
@@ -72,7 +61,7 @@ fn read_store(data_dir: &Path, dir: &Path) -> Result<Contents, BackupError> {
     backup::check_restored(data_dir)?;
     let store = DiskStore::open(data_dir)?;
     let blobs = Blobs::new(data_dir.join(FILES), false);
-    backup::make(&store, &blobs, dir, Timestamp::now(), &AtomicBool::new(false))
+    backup::make((&store, &blobs), data_dir, dir, Timestamp::now(), &AtomicBool::new(false))
 }
 
 /// Runs `tr50d restore`.

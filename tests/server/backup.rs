@@ -209,6 +209,16 @@ async fn the_control_socket_explains_what_it_does_not_know_and_drops_what_nobody
         let said = answer(order).await;
         assert!(said.starts_with(r#"{"failed":"the server does not know this order: "#), "{said}");
     }
+    for (to, why) in [("", "does not begin with /"), ("copy", "does not begin with /")] {
+        let said = answer(&format!("{}\n", json!({ "backup": to }))).await;
+        assert!(said.contains(why), "{said}");
+    }
+    for to in ["copy", "store/copy", "files"] {
+        let to = server.data_dir().join(to);
+        let said = answer(&format!("{}\n", json!({ "backup": to }))).await;
+        assert!(said.contains("is inside the data directory"), "{said}");
+    }
+    assert!(!Path::new("store").exists() && !server.data_dir().join("copy").exists());
     // Whether it is done before the one who asked has gone is open; half of it never stays.
     let dir = tempfile::tempdir().expect("a directory");
     for round in 0..5 {

@@ -14,7 +14,7 @@ use support::mqtt::frame;
 use support::process::run;
 use support::{Endpoints, SOON, ServerProcess, Signal, TestServer, call, connect, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -420,13 +420,19 @@ async fn a_stop_does_not_wait_for_strangers() {
         strangers.push(raw(server.address(scheme), b"").await);
         strangers.push(raw(server.address(scheme), beginning).await);
     }
+    let control = server.data_dir().join("control");
+    let silent = UnixStream::connect(&control).await.expect("a connection");
+    let mut asking = UnixStream::connect(&control).await.expect("a connection");
+    asking.write_all(b"hello\n").await.expect("sent");
     // By now they have all been accepted.
+    asking.read_to_end(&mut Vec::new()).await.expect("an answer");
     for scheme in ["mqtt", "tcp"] {
         drop(server.thing(scheme, "mower").await);
     }
     assert!(server.end(Signal::TERM).await.success());
     let log = std::fs::read_to_string(&log).expect("the log");
     assert!(!log.contains("did not end in time"), "{log}");
+    drop(silent);
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ impl Target for Restore {
         let store = DiskStore::open(&data).expect("a store");
         let blobs = Blobs::new(data.join(FILES), false);
         let (now, cancelled) = (Timestamp::default(), AtomicBool::new(false));
-        backup::make(&store, &blobs, &backup, now, &cancelled).expect("a backup");
+        backup::make((&store, &blobs), &data, &backup, now, &cancelled).expect("a backup");
         drop(store);
         fs::remove_dir_all(&data).expect("removed");
         let mut files = Vec::new();
