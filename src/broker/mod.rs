@@ -58,7 +58,7 @@ use kept::KeptSessions;
 use retained::Retained;
 use rows::SessionRow;
 use session::{FoundRows, Kept};
-use shares::{BrokerShares, Disk, Found};
+use shares::{BrokerShares, Disk, Found, places};
 use tree::Tree;
 
 /// How large the broker may get; each is shared by all (`docs/limits.md`).
@@ -232,7 +232,8 @@ impl Broker {
                 session.end(&mut session.lock());
                 return Ok(());
             }
-            found.session(session.holder(), row.subscriptions.len());
+            let subscribed = row.subscriptions.iter().map(|held| places(&held.filter)).sum();
+            found.session(session.holder(), subscribed);
             let org = self.org(row.org);
             let mut tree = org.tree.write();
             for subscription in row.subscriptions {
@@ -629,7 +630,8 @@ impl Broker {
         drop(inner);
         let ((org_id, who), shares) = (session.holder(), &*self.0.shares);
         shares.sessions.lock().give_back(org_id, who, 1);
-        shares.subscriptions.lock().give_back(org_id, who, subscriptions.len() as u64);
+        let subscribed = subscriptions.iter().map(|held| places(&held.filter)).sum();
+        shares.subscriptions.lock().give_back(org_id, who, subscribed);
         let mut tree = org.tree.write();
         for subscription in &subscriptions {
             if let Some(filter) = subscription.in_tree() {
@@ -750,8 +752,9 @@ impl Broker {
         }
         let held = inner.subscriptions().iter().position(|held| held.filter == subscription.filter);
         let ((org, who), shares) = (session.holder(), &*self.0.shares);
+        let places = places(&subscription.filter);
         if held.is_none() {
-            shares.subscriptions.lock().take(org, who, 1).map_err(Refusal::Over)?;
+            shares.subscriptions.lock().take(org, who, places).map_err(Refusal::Over)?;
         }
         if let Some(filter) = subscription.in_tree() {
             let options = subscription.options();
@@ -759,7 +762,7 @@ impl Broker {
                 self.org(org).tree.write().insert(filter, session, options, &mut &*shares);
             if let Err(over) = inserted {
                 if held.is_none() {
-                    shares.subscriptions.lock().give_back(org, who, 1);
+                    shares.subscriptions.lock().give_back(org, who, places);
                 }
                 return Err(Refusal::Over(over));
             }
@@ -792,7 +795,7 @@ impl Broker {
             org.tree.write().remove(filter, session, &mut &*self.0.shares);
         }
         let (org, who) = session.holder();
-        self.0.shares.subscriptions.lock().give_back(org, who, 1);
+        self.0.shares.subscriptions.lock().give_back(org, who, places(filter));
         true
     }
 

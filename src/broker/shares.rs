@@ -49,6 +49,11 @@ struct Filters {
     levels: Shares<PrincipalId>,
 }
 
+/// How many filters, or subscriptions, one of this text counts as.
+pub(super) const fn places(filter: &str) -> u64 {
+    (filter.len() as u64).div_ceil(limits::FILTER_PLACE_BYTES)
+}
+
 /// Different filters, and levels of those with wildcards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct InTree {
@@ -145,11 +150,11 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// A session with so many subscriptions.
-    pub(super) fn session(&mut self, holder: Holder, subscribed: usize) {
+    /// A session whose subscriptions take so many places.
+    pub(super) fn session(&mut self, holder: Holder, subscribed: u64) {
         let (sessions, subscriptions) = self.sessions.entry(holder).or_default();
         *sessions += 1;
-        *subscriptions += subscribed as u64;
+        *subscriptions += subscribed;
     }
 
     /// Notes all of it.

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::message::SubscriptionIds;
 use super::session::Session;
-use super::shares::{Holder, InTree, Ledger};
+use super::shares::{Holder, InTree, Ledger, places};
 
 /// The options of a subscription that a publish asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,8 @@ impl Tree {
             None => before.filter.is_none(),
         };
         let new_levels = if before.levels.is_none() { wild_levels(inner) } else { 0 };
-        let new = InTree { filters: u64::from(is_new), levels: new_levels };
+        let new_filters = if is_new { places(inner) } else { 0 };
+        let new = InTree { filters: new_filters, levels: new_levels };
         if new != InTree::default() {
             ledger.take(session.holder(), new)?;
         }
@@ -147,7 +148,8 @@ impl Tree {
             let before = subscribers.payers();
             match shared {
                 Some(shared) if subscribers.leave(shared.group, session) => {
-                    ledger.give_back(session.holder(), InTree { filters: 1, levels: 0 });
+                    let gone = InTree { filters: places(inner), levels: 0 };
+                    ledger.give_back(session.holder(), gone);
                 }
                 Some(_) => {}
                 None => subscribers.members.remove(session.number()),
@@ -232,7 +234,7 @@ fn pass_on(
     (levels_before, levels_after): (Option<Holder>, Option<Holder>),
     ledger: &mut impl Ledger,
 ) {
-    let one = InTree { filters: 1, levels: 0 };
+    let one = InTree { filters: places(filter), levels: 0 };
     let levels = InTree { filters: 0, levels: wild_levels(filter) };
     for (before, after, amount) in [(before, after, one), (levels_before, levels_after, levels)] {
         if before != after && amount != InTree::default() {

@@ -256,6 +256,44 @@ async fn who_fills_the_filters_leaves_others_theirs() {
 }
 
 #[tokio::test]
+async fn a_long_filter_counts_as_several() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = TestServer::in_dir(dir.path(), &[]);
+    let long = "x".repeat(1000);
+    let shared = format!("$share/g/{long}");
+    let pools = async |subscriptions, filters| {
+        used_is(&server, "subscriptions", subscriptions).await;
+        used_is(&server, "topic_filters", filters).await;
+    };
+    for version in [V311, V5] {
+        let mut wire = open(&server, version, "long", GREEDY).await;
+        for _ in 0..2 {
+            assert_eq!(wire.subscribe(&long, 1).await, 1);
+            pools(4, 4).await;
+        }
+        let mut other = open(&server, version, "other", NEIGHBOUR).await;
+        assert_eq!(other.subscribe(&long, 1).await, 1);
+        assert_eq!(other.subscribe(&shared, 1).await, 1);
+        pools(12, 8).await;
+        wire.unsubscribe(&long).await;
+        pools(8, 8).await;
+        other.unsubscribe(&shared).await;
+        pools(4, 4).await;
+        drop((wire, other));
+        pools(0, 0).await;
+    }
+    let mut wire = kept(&server, V5, "kept", GREEDY).await;
+    assert_eq!(wire.subscribe(&long, 1).await, 1);
+    wire.leave().await;
+    server.stop().await;
+    let server = TestServer::in_dir(dir.path(), &[]);
+    used_is(&server, "subscriptions", 4).await;
+    used_is(&server, "topic_filters", 4).await;
+    drop(open(&server, V5, "kept", GREEDY).await);
+    used_is(&server, "subscriptions", 0).await;
+}
+
+#[tokio::test]
 async fn who_fills_the_levels_of_wildcards_leaves_others_theirs() {
     let server = TestServer::start();
     let mut greedy = Vec::new();

@@ -321,6 +321,14 @@ pub const RECORDS_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// What a level of a topic filter of a role takes in memory beside its text (measured: 112 to 144).
 pub const TOPIC_LEVEL_BYTES: u64 = 128;
 
+/// Bytes of a topic filter for which it counts as one filter, and as one subscription; real ones are
+/// shorter. One of a thousand bytes takes two kilobytes of memory (measured).
+pub const FILTER_PLACE_BYTES: u64 = 256;
+
+/// Bytes of one record, by its row, which is written as a whole by each change: five thousand
+/// memberships of a user.
+pub const RECORD_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Invitations of one organisation that wait for those who are invited: a department of users who
 /// have a home elsewhere. Each is in the record of a user.
 pub const INVITES_PER_ORG_MAX: usize = 1000;
@@ -328,11 +336,17 @@ pub const INVITES_PER_ORG_MAX: usize = 1000;
 /// Invitations of one user, each of another organisation: nobody reads through more.
 pub const INVITES_PER_USER_MAX: usize = 100;
 
+/// Bytes of an invitation: a hundred roles. All of one user leave half of the record to others.
+pub const INVITE_BYTES_MAX: usize = 4 * 1024;
+
 /// Bytes of a text in such a record: a description, a telephone number, a tag.
 pub const RECORD_TEXT_BYTES_MAX: usize = 1024;
 
 /// Texts in a list of such a record: tags, roles, permissions, of which there are some 230.
 pub const RECORD_LIST_MAX: usize = 500;
+
+/// Bytes of all texts in such a list.
+pub const RECORD_LIST_BYTES_MAX: usize = 32 * 1024;
 
 /// Bytes of a thing definition's members. The largest real ones have some hundred properties of a
 /// hundred bytes.

@@ -172,7 +172,7 @@ pools! {
         unit: "subscriptions",
         max: Max::Key("limits.subscriptions", 4_000_000),
         reason: "Each subscription of each MQTT session, to topics of things and replies, too, takes \
-                 some hundred bytes of memory.",
+                 some hundred bytes of memory. One with a long filter counts as one for each 256 bytes.",
         makes_way: MakesWay::Nobody,
         refused: "SUBACK 0x97, before MQTT 5: 0x80.",
     };
@@ -181,8 +181,8 @@ pools! {
         unit: "topic filters",
         max: Max::Key("limits.broker_filters", 1_000_000),
         reason: "Each different filter of an organisation (each member of a shared subscription) takes \
-                 some hundred bytes beside its subscriptions. It is counted for the session that has it \
-                 longest.",
+                 some hundred bytes beside its subscriptions, and counts as one for each 256 bytes. It is \
+                 counted for the session that has it longest.",
         makes_way: MakesWay::Nobody,
         refused: "SUBACK 0x97, before MQTT 5: 0x80.",
     };
@@ -284,7 +284,8 @@ pools! {
         unit: "bytes of organisations, users, applications, roles and definitions",
         max: Max::Fixed(limits::RECORDS_BYTES_MAX),
         reason: "All are in memory; a level of a topic filter of a role counts 128 bytes beside its text. \
-                 An organisation counts for the one above it, which made it.",
+                 An organisation counts for the one above it, which made it; what a user is in another \
+                 organisation, or is invited to be, for that. One record takes a megabyte at most.",
         makes_way: MakesWay::Nobody,
         refused: "-95018 for what is added or grows.",
     };
@@ -449,7 +450,8 @@ pools! {
         name: "webhooks",
         unit: "webhooks",
         max: Max::Fixed(limits::WEBHOOKS_MAX),
-        reason: "Each may read every event, and is asked whether it wants it.",
+        reason: "Each may read every event, and is asked whether it wants it. It counts for who made or \
+                 changed it last.",
         makes_way: MakesWay::Nobody,
         refused: "-95018.",
     };
