@@ -327,7 +327,7 @@ impl App {
         acts: Vec<NewEvent>,
     ) -> Result<Receipt, StoreError> {
         let mut batch = records::batch_of(&records);
-        let taken = self.record_space.take(&records, &batch).map_err(StoreError::OverShare)?;
+        let taken = self.record_space.take(&records, &batch)?;
         for change in records.iter() {
             if let RecordChange::Delete(Record::Org(org)) = change {
                 self.events.org_goes(&mut batch, org.id, org.parent);

@@ -1,5 +1,6 @@
 //! The room that the records of identity take in memory, by the organisations that own them. It goes by
-//! the length of their rows, and the filters of roles.
+//! the length of their rows, and the filters of roles. What a user is, or is to be, in other
+//! organisations counts for those.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use base::shares::Shares;
 use base::{OrgId, limits};
 use parking_lot::Mutex;
 use rules::identity::{Record, RecordChange, RecordChanges, Records};
-use store::{Batch, Change, Table};
+use smallvec::SmallVec;
+use store::{Batch, Change, StoreError, Table, rows::encode};
 
 use super::records;
 
@@ -24,8 +26,8 @@ struct State {
 /// Where the row of a record is.
 type Key = (Table, Vec<u8>);
 
-/// Whose share a record is, and its bytes.
-type Held = (OrgId, u64);
+/// Whose shares a record is, and its bytes in each.
+type Held = SmallVec<[(OrgId, u64); 1]>;
 
 /// Room that was taken, and what it takes the place of; given back unless the changes are made.
 #[must_use = "it is given back"]
@@ -41,9 +43,9 @@ impl RecordSpace {
         let mut known = HashMap::new();
         for record in found.iter() {
             let (table, key, bytes) = records::sized_row(&record);
-            let org = owner(&record);
-            shares.hold(org, (), bytes);
-            known.insert((table, key), (org, bytes));
+            let held = parts(&record, bytes);
+            held.iter().for_each(|(org, bytes)| shares.hold(*org, (), *bytes));
+            known.insert((table, key), held);
         }
         Self(Mutex::new(State { shares, known }))
     }
@@ -52,24 +54,27 @@ impl RecordSpace {
     ///
     /// # Errors
     ///
-    /// A record that is added, or grows, finds none; nothing was taken.
+    /// A record that is added, or grows, finds none, or is too large; nothing was taken.
     pub(super) fn take(
         &self,
         changes: &RecordChanges,
         batch: &Batch,
-    ) -> Result<Taken<'_>, OverShare> {
+    ) -> Result<Taken<'_>, StoreError> {
         let mut taken = Taken { space: self, before: Vec::new() };
         for (change, row) in changes.iter().zip(&batch.0) {
+            let state = &mut *self.0.lock();
             let (key, held) = match (change, row) {
                 (RecordChange::Put(record), Change::Put(table, key, value)) => {
                     let bytes = (key.len() + value.len()) as u64 + records::beside_row(record);
-                    ((*table, key.clone()), Some((owner(record), bytes)))
+                    let key = (*table, key.clone());
+                    state.check_size(&key, record, bytes)?;
+                    (key, Some(parts(record, bytes)))
                 }
                 (_, Change::Put(table, key, _) | Change::Delete(table, key)) => {
                     ((*table, key.clone()), None)
                 }
             };
-            let before = self.0.lock().replace(&key, held)?;
+            let before = state.replace(&key, held).map_err(StoreError::OverShare)?;
             taken.before.push((key, before));
         }
         Ok(taken)
@@ -77,27 +82,37 @@ impl RecordSpace {
 }
 
 impl State {
+    /// Fails if a record grows beyond what one may take. One that is larger already may shrink.
+    fn check_size(&self, key: &Key, record: &Record, bytes: u64) -> Result<(), StoreError> {
+        let max = limits::RECORD_BYTES_MAX;
+        let was = || self.known.get(key).map_or(0, |held| held.iter().map(|(_, part)| part).sum());
+        if bytes <= max || bytes <= was() {
+            return Ok(());
+        }
+        Err(StoreError::TooLarge { what: record.described(), bytes, max })
+    }
+
     /// Puts a record in the place of what it was, which is returned.
     fn replace(&mut self, key: &Key, held: Option<Held>) -> Result<Option<Held>, OverShare> {
-        let before = self.known.get(key).copied();
-        if let Some((org, bytes)) = held {
-            let was = before.filter(|(owner, _)| *owner == org).map_or(0, |(_, bytes)| bytes);
-            if bytes > was {
-                self.shares.has_room(org, (), bytes - was)?;
+        let before = self.known.get(key).cloned();
+        for (org, bytes) in held.iter().flatten() {
+            let was = before.as_ref().map_or(0, |before| part_of(before, *org));
+            if *bytes > was {
+                let room = self.shares.has_room(*org, (), bytes - was);
+                room.inspect_err(|over| self.shares.count_over(*org, *over))?;
             }
         }
-        self.set(key, before, held);
+        self.set(key, held);
         Ok(before)
     }
 
-    fn set(&mut self, key: &Key, before: Option<Held>, after: Option<Held>) {
-        before.inspect(|(org, bytes)| self.shares.give_back(*org, (), *bytes));
-        match after {
-            Some((org, bytes)) => {
-                self.shares.hold(org, (), bytes);
-                self.known.insert(key.clone(), (org, bytes));
-            }
-            None => drop(self.known.remove(key)),
+    fn set(&mut self, key: &Key, held: Option<Held>) {
+        for (org, bytes) in self.known.remove(key).into_iter().flatten() {
+            self.shares.give_back(org, (), bytes);
+        }
+        if let Some(held) = held {
+            held.iter().for_each(|(org, bytes)| self.shares.hold(*org, (), *bytes));
+            self.known.insert(key.clone(), held);
         }
     }
 }
@@ -113,10 +128,33 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let state = &mut *self.space.0.lock();
         for (key, before) in std::mem::take(&mut self.before).into_iter().rev() {
-            let now = state.known.get(&key).copied();
-            state.set(&key, now, before);
+            state.set(&key, before);
         }
     }
+}
+
+/// The shares of a record of so many bytes, in the order of the organisations.
+fn parts(record: &Record, bytes: u64) -> Held {
+    let owner = owner(record);
+    let mut parts = Held::new();
+    if let Record::User(user) = record {
+        let offered = user.invites.iter().map(|invite| &invite.terms);
+        let elsewhere = user.memberships.iter().chain(offered).filter(|terms| terms.org != owner);
+        parts.extend(elsewhere.map(|terms| (terms.org, encode(terms).len() as u64)));
+    }
+    let others: u64 = parts.iter().map(|(_, part)| part).sum();
+    parts.push((owner, bytes.saturating_sub(others)));
+    parts.sort_unstable();
+    parts.dedup_by(|next, part| {
+        let same = next.0 == part.0;
+        part.1 += if same { next.1 } else { 0 };
+        same
+    });
+    parts
+}
+
+fn part_of(held: &Held, org: OrgId) -> u64 {
+    held.binary_search_by_key(&org, |(org, _)| *org).map_or(0, |place| held[place].1)
 }
 
 /// Whose a record is: an organisation is that of the one above it, which made it.
@@ -133,6 +171,10 @@ fn owner(record: &Record) -> OrgId {
 
 #[cfg(test)]
 mod tests {
+    use base::UserId;
+    use rules::identity::model::{Membership, User};
+    use rules::identity::{Invite, Inviter};
+
     use super::super::Effects;
     use super::super::tests::{NOW, demo};
     use super::*;
@@ -157,5 +199,64 @@ mod tests {
         assert_eq!(refused.expect_err("it has grown").code, base::Code::LIMIT_REACHED);
         app.apply(put((*application).clone()), NOW).await.stored.expect("it shrinks");
         assert_eq!(used(), before);
+    }
+
+    fn space(users: Vec<User>) -> RecordSpace {
+        RecordSpace::new(&Records { users, ..Records::default() }, &Arc::default())
+    }
+
+    fn user(home: OrgId) -> User {
+        User::bare(UserId::from_bytes([1; 12]), "a@b".into(), home)
+    }
+
+    const HOME: OrgId = OrgId::from_bytes([1; 12]);
+    const OTHER: OrgId = OrgId::from_bytes([2; 12]);
+
+    /// Without a right.
+    fn terms(org: OrgId, tags: &[&str]) -> Membership {
+        Membership {
+            org,
+            roles: Vec::new(),
+            org_admin: false,
+            sub_orgs: false,
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            added_on: NOW,
+            added_by: "c@d".into(),
+        }
+    }
+
+    #[test]
+    fn what_a_user_is_elsewhere_counts_there() {
+        let bare = user(HOME);
+        let alone = space(vec![bare.clone()]).0.lock().shares.held_by(HOME);
+        let long = "x".repeat(1000);
+        let mut invited = bare;
+        let by = Inviter::User(invited.id);
+        invited.invites.push(Invite { id: invited.id, terms: terms(OTHER, &[&long]), by });
+        invited.memberships.push(terms(OTHER, &[&long]));
+        invited.memberships.push(terms(HOME, &[]));
+        let shares = &space(vec![invited]).0.into_inner().shares;
+        assert!(shares.held_by(OTHER) > 2000);
+        assert!((alone..alone + 500).contains(&shares.held_by(HOME)));
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_too_large_may_shrink() {
+        let (app, _) = demo();
+        let mut large = user(HOME);
+        large.company = "x".repeat(2 * limits::RECORD_BYTES_MAX as usize);
+        let space = space(vec![large.clone()]);
+        let take = |user: &User| {
+            let changes = app.identity().turn().put(user.clone());
+            space.take(&changes, &records::batch_of(&changes)).map(Taken::keep)
+        };
+        take(&large).expect("it is as large as before");
+        large.company.push('x');
+        let refused = take(&large).expect_err("it has grown").to_string();
+        assert!(refused.starts_with("User \"a@b\" would take 209"), "{refused}");
+        large.company.truncate(limits::RECORD_BYTES_MAX as usize + 1);
+        take(&large).expect("it shrinks");
+        large.company.push('x');
+        assert!(take(&large).is_err());
     }
 }

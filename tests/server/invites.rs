@@ -1,9 +1,10 @@
 //! Invitations into other organisations, and who administers a user who has accepted one.
 
+use base::limits::INVITES_PER_USER_MAX;
 use client::Client;
 use serde_json::{Value, json};
 use support::http::exchange;
-use support::{Endpoints, TestServer, call, connect, eventually, reply};
+use support::{Endpoints, Hands, TestServer, call, connect, eventually, reply};
 
 const BASIC: &str = "5cf885f41c5bd771c8065be8";
 const YORK: &str = "533ef300310046187700007f";
@@ -233,6 +234,98 @@ async fn names_found_over_all_doors_count_together() {
         let made = reply(&mut admin, "org.create", r#"{"key":"YorkOrg"}"#).await;
         assert_eq!(code(&made), -95015);
     }
+}
+
+/// Who asks for too many names of others gets no answer for a minute.
+const ASKED_IN_A_MINUTE: usize = 5;
+
+#[tokio::test]
+async fn a_tenant_that_invites_much_leaves_room_to_others() {
+    let (dir, hands) = (tempfile::tempdir().expect("a directory"), Hands::at(1_700_000_000_000));
+    let server = TestServer::by_clock(dir.path(), &[], hands.clone());
+    let (mut admin, mut operator) = (server.admin("http").await, server.operator("http").await);
+    make(&mut admin, TO_ANNE, None).await;
+    let quiet = call(&mut admin, "org.create", r#"{"key":"Quiet"}"#).await["id"].clone();
+    let boss =
+        json!({"emailAddress": "boss@quiet.example", "password": PASSWORD, "defaultOrgId": quiet});
+    call(&mut admin, "user.create", &boss.to_string()).await;
+    let boss = json!({"emailAddress": "boss@quiet.example", "orgId": quiet, "isOrgAdmin": true});
+    call(&mut admin, "user.org.add", &boss.to_string()).await;
+    let mut boss = user(&server, "boss@quiet.example").await;
+    let invite = async |client: &mut Client, below: &str| {
+        let org = json!({"key": below, "slug": below.to_lowercase()}).to_string();
+        let org = call(client, "org.create", &org).await["id"].clone();
+        let offer = json!({"emailAddress": TO_ANNE, "orgId": org}).to_string();
+        reply(client, "user.org.add", &offer).await
+    };
+    for number in 0..INVITES_PER_USER_MAX {
+        let invited = invite(&mut operator, &format!("Loud{number}")).await;
+        assert_eq!(invited["params"]["pending"], true, "{invited}");
+        if number % ASKED_IN_A_MINUTE == ASKED_IN_A_MINUTE - 1 {
+            hands.pass(61);
+        }
+    }
+    let refused = invite(&mut operator, "LoudMore").await;
+    assert_eq!(code(&refused), -95011);
+    let sentence = refused["errorMessages"][0].as_str().expect("a sentence");
+    assert!(sentence.contains("and your organisation its share of them"), "{sentence}");
+    let invited = invite(&mut boss, "Calm").await;
+    assert_eq!(invited["params"]["pending"], true, "{invited}");
+    hands.pass(61);
+    assert_eq!(code(&invite(&mut operator, "LoudAgain").await), -95011);
+
+    let mut anne = user(&server, TO_ANNE).await;
+    let listed = call(&mut anne, "user.invite.list", "").await;
+    let keys = listed["result"].as_array().expect("a list").iter().map(|row| &row["orgKey"]);
+    let keys: Vec<_> = keys.filter_map(Value::as_str).collect();
+    assert_eq!(keys.len(), INVITES_PER_USER_MAX);
+    // The oldest of who has most has made way.
+    assert!(keys.contains(&"Calm") && keys.contains(&"Loud1") && !keys.contains(&"Loud0"));
+    assert!(!keys.contains(&"LoudAgain"));
+}
+
+#[tokio::test]
+async fn a_record_has_a_bound_and_an_invitation_a_smaller_one() {
+    let server = TestServer::start();
+    let (mut admin, mut operator) = (server.admin("http").await, server.operator("tcp").await);
+    make(&mut admin, TO_ANNE, None).await;
+    let tags = vec!["x".repeat(1000); 5];
+    let offer = json!({"emailAddress": TO_ANNE, "orgId": BASIC, "tags": tags}).to_string();
+    let refused = reply(&mut operator, "user.org.add", &offer).await;
+    assert_eq!(code(&refused), -95018, "{refused}");
+    let tags = vec!["x".repeat(1000); 33];
+    let viewer = json!({"emailAddress": "viewer@basicorg.example", "orgId": BASIC, "tags": tags});
+    let refused = reply(&mut operator, "user.org.update", &viewer.to_string()).await;
+    assert_eq!(code(&refused), -95005, "{refused}");
+
+    let (tags, mut added) = (vec!["x".repeat(1000); 32], 0);
+    let refused = loop {
+        let org = json!({"key": format!("B{added}"), "slug": format!("b-{added}")}).to_string();
+        let org = call(&mut operator, "org.create", &org).await["id"].clone();
+        let mut member = json!({"emailAddress": "viewer@basicorg.example", "orgId": org});
+        member["tags"] = json!(tags);
+        let made = reply(&mut operator, "user.org.add", &member.to_string()).await;
+        if made["success"] != true {
+            break made;
+        }
+        added += 1;
+        assert!(added < 40);
+    };
+    assert_eq!((code(&refused), added), (-95018, 32));
+    let sentence = refused["errorMessages"][0].as_str().expect("a sentence");
+    assert!(sentence.contains("User \"viewer@basicorg.example\" would take 10"), "{sentence}");
+    // What was there works, and what becomes smaller makes room.
+    let mut viewer =
+        connect(&server.url("http", "viewer@basicorg.example", "demo-viewer-password")).await;
+    call(&mut viewer, "session.org.switch", r#"{"key":"B31"}"#).await;
+    let less = json!({"emailAddress": "viewer@basicorg.example", "orgId": org_id(&mut operator, "B7").await, "tags": ["y"]});
+    call(&mut operator, "user.org.update", &less.to_string()).await;
+    let more = json!({"emailAddress": "viewer@basicorg.example", "orgId": org_id(&mut operator, "B32").await, "tags": tags});
+    call(&mut operator, "user.org.add", &more.to_string()).await;
+}
+
+async fn org_id(client: &mut Client, key: &str) -> Value {
+    call(client, "org.find", &json!({"key": key}).to_string()).await["id"].clone()
 }
 
 #[tokio::test]

@@ -261,11 +261,12 @@ pub(super) fn check_name(parameter: &str, text: &str) -> Result<(), Failure> {
     if is_name(text) { Ok(()) } else { Err(invalid_param(parameter, NAME_RULE)) }
 }
 
-/// Fails when a list has too many texts or one of them is too long.
+/// Fails when a list has too many texts, or they are too long.
 pub(super) fn check_list(parameter: &str, texts: &[String]) -> Result<(), Failure> {
-    let most = limits::RECORD_LIST_MAX;
-    if texts.len() > most {
-        return Err(invalid_param(parameter, &format!("at most {most} texts")));
+    let (most, bytes) = (limits::RECORD_LIST_MAX, limits::RECORD_LIST_BYTES_MAX);
+    if texts.len() > most || texts.iter().map(String::len).sum::<usize>() > bytes {
+        let rule = format!("at most {most} texts with {bytes} bytes together");
+        return Err(invalid_param(parameter, &rule));
     }
     texts.iter().try_for_each(|text| check_text(parameter, text))
 }

@@ -3,6 +3,8 @@
 //!
 //! Invitations are made by `user.org.add`, and by `user.create` with the address of such a user.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use base::{Code, Failure, OrgId, Timestamp, UserId, excerpt, limits};
@@ -10,6 +12,7 @@ use rules::directory::Who;
 use rules::identity::model::{Membership, User};
 use rules::identity::{Invite, Inviter};
 use serde::Serialize;
+use store::rows::encode;
 
 use super::authorize;
 use super::commands;
@@ -109,7 +112,6 @@ pub fn accept(call: &Call<'_>, Strict(which): Strict<FindParams>) -> Result<Afte
     let (mut user, invite) = which.take(call)?;
     let mut terms = invite.terms;
     authorize::check_room(identity.users_of(terms.org).len(), "users")?;
-    authorize::check_room(user.memberships.len(), "members like this user")?;
     terms.roles.retain(|role| identity.role_within(*role, terms.org).is_some());
     terms.added_on = call.now;
     user.memberships.retain(|held| held.org != terms.org);
@@ -181,24 +183,51 @@ pub(super) fn offer(
         Some(place) => user.invites.remove(place).id,
         None => {
             user.invites.retain(|invite| call.app.identity().is_offered(invite));
-            check_room(call, &user, terms.org)?;
+            make_room(call, &mut user, terms.org)?;
             UserId::from_bytes(random()?)
         }
     };
+    let most = limits::INVITE_BYTES_MAX;
+    if encode(&terms).len() > most {
+        let sentence =
+            format!("An invitation takes at most {most} bytes: some hundred roles and tags.");
+        return Err(Failure::new(Code::LIMIT_REACHED, sentence));
+    }
     user.invites.push(Invite { id, terms, by });
     Ok((id, user))
 }
 
-fn check_room(call: &Call<'_>, user: &User, org: OrgId) -> Result<(), Failure> {
-    let sentence = if call.app.identity().invited_to(org).len() >= limits::INVITES_PER_ORG_MAX {
+/// Makes room for an invitation by this organisation. Who has as many as can wait loses the oldest of
+/// the tenant that has most of them, if that leaves it as many as this one's has then.
+fn make_room(call: &Call<'_>, user: &mut User, org: OrgId) -> Result<(), Failure> {
+    if call.app.identity().invited_to(org).len() >= limits::INVITES_PER_ORG_MAX {
         let most = limits::INVITES_PER_ORG_MAX;
-        format!("The organisation has {most} invitations that wait, which is all it can have.")
-    } else if user.invites.len() >= limits::INVITES_PER_USER_MAX {
-        format!("{} has too many invitations that wait.", user.email)
-    } else {
+        let sentence =
+            format!("The organisation has {most} invitations that wait, which is all it can have.");
+        return Err(Failure::new(Code::BUSY, sentence));
+    }
+    if user.invites.len() < limits::INVITES_PER_USER_MAX {
         return Ok(());
+    }
+    let tenant_of = |invite: &Invite| call.app.pools.tenant_of(invite.terms.org);
+    let mut counts = HashMap::<OrgId, usize>::new();
+    for invite in &user.invites {
+        *counts.entry(tenant_of(invite)).or_default() += 1;
+    }
+    let of = |tenant| counts.get(&tenant).copied().unwrap_or(0);
+    let oldest_of_most = |invite: &&Invite| (Reverse(of(tenant_of(invite))), invite.terms.added_on);
+    let loser = user.invites.iter().min_by_key(oldest_of_most);
+    let own = of(call.app.pools.tenant_of(org));
+    let Some(loser) = loser.filter(|loser| of(tenant_of(loser)) > own + 1).map(|loser| loser.id)
+    else {
+        let sentence = format!(
+            "{} has as many invitations as can wait, and your organisation its share of them.",
+            user.email
+        );
+        return Err(Failure::new(Code::BUSY, sentence));
     };
-    Err(Failure::new(Code::BUSY, sentence))
+    user.invites.retain(|invite| invite.id != loser);
+    Ok(())
 }
 
 /// The user who is invited into an organisation, named by the id of the invitation or by the
