@@ -15,7 +15,8 @@ use base::pool::{Pool, Pools};
 use base::shares::Shares;
 use base::{OrgId, WebhookId, limits};
 use parking_lot::Mutex;
-use rules::identity::{Record, RecordChange, RecordChanges, Webhook};
+use rules::directory::PrincipalId;
+use rules::identity::{Record, RecordChange, RecordChanges, Webhook, WebhookOwner};
 use store::{Batch, StoreError, Table, Tables};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
@@ -42,10 +43,10 @@ pub(super) struct Webhooks {
 
 struct State {
     hooks: HashMap<WebhookId, Hook>,
-    /// How many webhooks each organisation has.
-    count: Shares<()>,
+    /// How many webhooks there are.
+    count: Shares<PrincipalId>,
     /// Places of deliveries under way.
-    places: Shares<WebhookId>,
+    places: Shares<PrincipalId>,
     /// Grows with each delivery that begins: who has waited longest is next.
     turn: u64,
 }
@@ -78,7 +79,16 @@ struct Job {
 /// The place of a delivery. A look-up of a name that goes on without it has it, too: nothing ends one.
 struct DeliveryPlace {
     app: Arc<App>,
-    payer: (OrgId, WebhookId),
+    payer: (OrgId, PrincipalId),
+}
+
+/// For whom a webhook and its deliveries count.
+fn payer(webhook: &Webhook) -> (OrgId, PrincipalId) {
+    let owner = match webhook.owner {
+        WebhookOwner::User(id) => PrincipalId::User(id),
+        WebhookOwner::Application(id) => PrincipalId::Application(id),
+    };
+    (webhook.org, owner)
 }
 
 /// What a webhook does next. What `matters` is stored at once.
@@ -93,8 +103,8 @@ enum Then {
 
 impl Drop for DeliveryPlace {
     fn drop(&mut self) {
-        let (webhooks, (org, id)) = (&self.app.webhooks, self.payer);
-        webhooks.state.lock().places.give_back(org, id, 1);
+        let (webhooks, (org, owner)) = (&self.app.webhooks, self.payer);
+        webhooks.state.lock().places.give_back(org, owner, 1);
         webhooks.changed.notify_one();
     }
 }
@@ -158,7 +168,8 @@ impl Webhooks {
         let mut count = Shares::new(Pool::Webhooks, limits::WEBHOOKS_MAX, pools);
         let mut hooks = HashMap::new();
         for webhook in webhooks {
-            count.hold(webhook.org, (), 1);
+            let (org, owner) = payer(&webhook);
+            count.hold(org, owner, 1);
             let progress = Progress::read(tables, webhook.id)?.unwrap_or_default();
             hooks.insert(webhook.id, Hook::new(webhook, progress));
         }
@@ -186,8 +197,9 @@ impl Webhooks {
                     tables.writer().check()?;
                     let state = self.state.lock();
                     if !state.hooks.contains_key(&webhook.id) {
-                        let room = state.count.has_room(webhook.org, (), 1);
-                        room.inspect_err(|_| state.count.count_refused(webhook.org))
+                        let (org, owner) = payer(webhook);
+                        let room = state.count.has_room(org, owner, 1);
+                        room.inspect_err(|_| state.count.count_refused(org))
                             .map_err(StoreError::OverShare)?;
                     }
                 }
@@ -210,18 +222,17 @@ impl Webhooks {
                 _ => continue,
             };
             let before = state.hooks.remove(&webhook.id);
-            match &before {
-                Some(Hook { running: Some(running), .. }) => running.abort(),
-                Some(_) => {}
-                None if stays => state.count.hold(webhook.org, (), 1),
-                None => {}
+            if let Some(hook) = &before {
+                hook.running.as_ref().inspect(|running| running.abort());
+                let (org, owner) = payer(&hook.webhook);
+                state.count.give_back(org, owner, 1);
             }
             if stays {
+                let (org, owner) = payer(webhook);
+                state.count.hold(org, owner, 1);
                 let progress = before.map(|hook| hook.progress).unwrap_or_default();
                 let hook = Hook::new(Arc::new(webhook.clone()), progress);
                 state.hooks.insert(webhook.id, hook);
-            } else if before.is_some() {
-                state.count.give_back(webhook.org, (), 1);
             }
             self.changed.notify_one();
         }
@@ -247,15 +258,15 @@ impl Webhooks {
         due.sort_unstable();
         for (_, id) in due {
             let Some(hook) = state.hooks.get_mut(&id) else { continue };
-            let org = hook.webhook.org;
-            if state.places.has_room(org, id, 1).is_err() {
+            let (org, owner) = payer(&hook.webhook);
+            if state.places.has_room(org, owner, 1).is_err() {
                 continue;
             }
-            state.places.hold(org, id, 1);
+            state.places.hold(org, owner, 1);
             state.turn += 1;
             hook.turn = state.turn;
             let (webhook, progress) = (hook.webhook.clone(), hook.progress.clone());
-            let place = Arc::new(DeliveryPlace { app: app.clone(), payer: (org, id) });
+            let place = Arc::new(DeliveryPlace { app: app.clone(), payer: (org, owner) });
             let job = Job { app: app.clone(), webhook, progress, last, place };
             hook.running = Some(running.spawn(job.deliver()));
         }

@@ -575,8 +575,9 @@ async fn filters_and_organisations() {
 }
 
 #[tokio::test]
-async fn receivers_that_hang_hold_only_places_of_their_own_organisation() {
+async fn receivers_that_hang_hold_only_places_of_who_has_them() {
     let server = server();
+    let mut colleague = member(&server, &SENDS).await;
     let mut operator = server.operator("http").await;
     let mut slow = Receiver::start().await;
     slow.hangs();
@@ -587,10 +588,14 @@ async fn receivers_that_hang_hold_only_places_of_their_own_organisation() {
         hook(&mut operator, members).await;
     }
     happens(&mut operator, "first").await;
-    // As many as one organisation may have under way at once.
-    for _ in 0..most - most / 16 {
+    // All that one principal may have begin at once, who is alone.
+    for _ in 0..most * 3 / 4 {
         slow.next().await;
     }
+    let mut near = Receiver::start().await;
+    hook(&mut colleague, json!({ "name": "near", "url": near.url("/"), "types": "role" })).await;
+    happens(&mut operator, "near").await;
+    assert_eq!(roles(&near.next().await), ["near"]);
     let mut admin = server.admin("http").await;
     call(&mut admin, "session.org.switch", &json!({ "id": YORK }).to_string()).await;
     let mut quick = Receiver::start().await;
