@@ -797,8 +797,11 @@ impl HttpService for Web {
         self.shared.app.gzip(text, asker).await
     }
 
-    async fn may_read_metrics(&self, headers: &HeaderMap, info: ConnInfo) -> bool {
-        !self.full && credentials::may_read_metrics(&self.shared.app, headers, info).await
+    async fn may_read_metrics(&self, headers: &HeaderMap, info: ConnInfo) -> Result<bool, Failure> {
+        match self.full {
+            true => Ok(false),
+            false => credentials::may_read_metrics(&self.shared.app, headers, info).await,
+        }
     }
 
     async fn follow_events(
@@ -812,7 +815,8 @@ impl HttpService for Web {
             return Err(EventsRefusal::Full);
         }
         let app = &self.shared.app;
-        let viewer = credentials::viewer(app, headers, session, info).await;
+        let shown = session.or_else(|| console::session_id(headers, &info));
+        let viewer = credentials::viewer(app, headers, shown, info).await;
         let viewer = viewer.ok_or(EventsRefusal::Stranger)?;
         let following = asked.follow(app, viewer, info, self.stop.clone()).await;
         following.map_err(EventsRefusal::Failure)

@@ -2,7 +2,7 @@
 
 use base::{Code, Failure, OrgId, Timestamp, limits};
 use dashmap::DashMap;
-use rules::directory::{Principal, RateOf, Session, Window};
+use rules::directory::{PrincipalId, RateOf, Session, Window};
 use smallvec::SmallVec;
 
 use super::App;
@@ -85,7 +85,7 @@ impl App {
     /// As [`App::charge`].
     pub fn charge_login(
         &self,
-        principal: Principal,
+        principal: PrincipalId,
         org: OrgId,
         now: Timestamp,
     ) -> Result<(), Failure> {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use base::pool::{Pool, Pools};
 use base::shares::Shares;
-use base::{ApplicationId, Code, ConnInfo, Failure, OrgId, UserId, limits};
+use base::{ApplicationId, Code, ConnInfo, Failure, OrgId, limits};
 use parking_lot::Mutex;
-use rules::directory::{Principal, PrincipalId, Session};
+use rules::directory::{PrincipalId, Session};
 use rules::identity::Token;
 use rules::identity::model::{Application, User};
 use tokio::sync::Notify;
@@ -47,13 +47,10 @@ impl Viewer {
     /// As [`App::charge`].
     pub fn charge(&self, app: &App, org: OrgId) -> Result<(), Failure> {
         let now = app.clock.now();
-        let id = match self {
-            Self::Session(session) => return app.charge(session, now),
-            Self::User(user, _) => user.id,
-            // As where it asks with its token alone elsewhere.
-            Self::Application(id, ..) => UserId::from_bytes(*id.as_bytes()),
-        };
-        app.charge_login(Principal::User(id), org, now)
+        if let Self::Session(session) = self {
+            return app.charge(session, now);
+        }
+        app.charge_login(self.principal(), org, now)
     }
 
     /// For whom its pieces are read.

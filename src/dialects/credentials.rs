@@ -1,14 +1,10 @@
 //! Who asks over HTTP, by the headers of the request: Basic, a bearer token, a session's id.
 
-use std::sync::Arc;
-
-use base::{ConnInfo, SessionId, Timestamp};
+use base::{ConnInfo, Failure, SessionId};
 use data_encoding::{BASE64, BASE64_NOPAD};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
-use rules::identity::Access;
 
-use super::console;
 use crate::app::{App, Bearer, Viewer};
 
 /// Name and password of a Basic header (RFC 7617). Not all clients write UTF-8: `requests` for
@@ -33,23 +29,35 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-/// Whether who sends these headers has the permission `metrics`: in the session of the header
-/// `sessionId` or of a bearer token, with an application's token as bearer, or as a user with
-/// Basic.
-pub async fn may_read_metrics(app: &App, headers: &HeaderMap, conn: ConnInfo) -> bool {
-    let now = app.clock.now();
-    let access = access(app, headers, conn, now).await;
-    access.is_some_and(|access| access.allows("metrics") && !access.restricted_to_self)
+/// Whether who sends these headers may read the metrics: with the permission `metrics`, by a session,
+/// an application's token as bearer, or as a user with Basic. For them, it is a command.
+///
+/// # Errors
+///
+/// They have sent too many.
+pub async fn may_read_metrics(
+    app: &App,
+    headers: &HeaderMap,
+    conn: ConnInfo,
+) -> Result<bool, Failure> {
+    let Some(viewer) = viewer(app, headers, None, conn).await else { return Ok(false) };
+    let Some(sight) = app.sight_of(&viewer, conn) else { return Ok(false) };
+    let access = sight.access();
+    let may = access.allows("metrics") && !access.restricted_to_self;
+    if may {
+        viewer.charge(app, sight.org())?;
+    }
+    Ok(may)
 }
 
-/// Who wants to follow the stream of events: with the session of the header `sessionId`, of a
-/// bearer token or of the parameter `sessionId`, which web pages use that can set no header, or of the
-/// console's cookie; with an application's token as bearer; or as a user with Basic. None: nobody who
+/// Who follows the stream of events, or reads the metrics: with the session of the header `sessionId`, of a
+/// bearer token or of what else is shown (the parameter `sessionId`, which web pages use that can set no
+/// header; the console's cookie); with an application's token as bearer; or as a user with Basic. None: nobody who
 /// is known.
 pub async fn viewer(
     app: &App,
     headers: &HeaderMap,
-    parameter: Option<&str>,
+    shown: Option<&str>,
     conn: ConnInfo,
 ) -> Option<Viewer> {
     let now = app.clock.now();
@@ -59,8 +67,7 @@ pub async fn viewer(
     }
     let Some(token) = bearer(headers) else {
         let header = headers.get("sessionid").and_then(|id| id.to_str().ok());
-        let cookie = || console::session_id(headers, &conn);
-        let shown = header.map(str::trim).or(parameter).or_else(cookie)?;
+        let shown = header.map(str::trim).or(shown)?;
         let found = SessionId::parse(shown).and_then(|id| app.session(&id, conn));
         if found.is_none() {
             app.note_unknown_session(conn, now);
@@ -72,24 +79,6 @@ pub async fn viewer(
         Bearer::Application(found, token) => Viewer::application(&found, token),
         Bearer::User(user, token) => Viewer::User(user, Some(token)),
     })
-}
-
-async fn access(
-    app: &App,
-    headers: &HeaderMap,
-    conn: ConnInfo,
-    now: Timestamp,
-) -> Option<Arc<Access>> {
-    if let Some((name, password)) = basic(headers) {
-        let (user, token) = app.recognise(&name, password, conn, now).await.ok()?;
-        return app.identity().home_access(&user, token.as_deref()).map(Arc::new);
-    }
-    let Some(token) = bearer(headers) else {
-        let id = headers.get("sessionid")?.to_str().ok()?;
-        return Some(app.session(&SessionId::parse(id.trim())?, conn)?.access());
-    };
-    let shown = app.bearer(token, conn, now).ok()?;
-    app.access_of(&shown)
 }
 
 #[cfg(test)]

@@ -245,6 +245,26 @@ async fn who_begins_to_follow_events_again_and_again_is_held_to_the_rate() {
     .await;
 }
 
+#[tokio::test]
+async fn who_reads_metrics_from_elsewhere_is_held_to_the_rate() {
+    let server = TestServer::with(&[("TR50D_LIMITS__PRINCIPAL_COMMANDS_PER_S", "5")]);
+    let session = log_in(&server, "operator@basicorg.example", "demo-operator-password").await;
+    let scrape = async |head: &str| {
+        let head = format!("GET /metrics HTTP/1.1\r\nsessionId: {session}{head}");
+        send(&server, &head, b"").await
+    };
+    eventually("the limit is reached", async || {
+        let answer = scrape("\r\nVia: 1.1 p").await;
+        assert!([200, 429].contains(&answer.status), "{answer:?}");
+        answer.status == 429
+    })
+    .await;
+    // On this machine nobody has to be known.
+    for _ in 0..20 {
+        assert_eq!(scrape("").await.status, 200);
+    }
+}
+
 /// Settings with which a principal may log in so often a second, and ten times at once.
 const LOGINS: [(&str, &str); 1] = [("TR50D_LIMITS__LOGINS_PER_S", "2")];
 const BURST: usize = 20;

@@ -104,7 +104,7 @@ impl Caller {
             app.touch(&session, now, 1);
             caller.session = Some(session);
         } else {
-            let charged = app.charge_login(caller.principal(), caller.org.id, now);
+            let charged = app.charge_login(caller.principal_id(), caller.org.id, now);
             charged.map_err(|over| Error::too_many_requests(&over))?;
         }
         Ok(caller)
@@ -168,6 +168,7 @@ impl Caller {
         match (&self.session, &self.account) {
             (Some(session), _) => session.who().principal(),
             (None, Account::User(user)) => Principal::User(user.id),
+            // No thing's: its id is no user's.
             (None, Account::Application(found)) => {
                 Principal::User(UserId::from_bytes(*found.id.as_bytes()))
             }
@@ -176,11 +177,14 @@ impl Caller {
 
     /// Whose work it is while the cores are full.
     pub fn asker(&self) -> Asker {
-        let principal = match &self.account {
+        (self.org.id, Holder::Principal(self.principal_id()))
+    }
+
+    fn principal_id(&self) -> PrincipalId {
+        match &self.account {
             Account::User(user) => PrincipalId::User(user.id),
             Account::Application(application) => PrincipalId::Application(application.id),
-        };
-        (self.org.id, Holder::Principal(principal))
+        }
     }
 
     /// Whether the caller may see the organisation and its principals.

@@ -56,7 +56,7 @@ pub(super) async fn caller(
 ) -> Result<Caller, Unknown> {
     let (name, password) = credentials::basic(headers).ok_or(Unknown::Missing)?;
     let (user, token) = app.recognise(&name, password, conn, now).await?;
-    let charged = app.charge_login(Principal::User(user.id), user.home, now);
+    let charged = app.charge_login(PrincipalId::User(user.id), user.home, now);
     charged.map_err(Unknown::TooManyRequests)?;
     let is_narrow = token.is_some_and(|token| token.permissions.is_some());
     Ok(if is_narrow { Caller::without_authority(user) } else { Caller::new(app, user) })

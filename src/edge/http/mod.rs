@@ -182,12 +182,12 @@ pub trait HttpService: Send + Sync + 'static {
     fn working(&self, working: bool);
 
     /// Whether who shows this may read the metrics: a session by its id, a token, or a user with a
-    /// password.
+    /// password. It fails for who asks too often.
     fn may_read_metrics(
         &self,
         headers: &HeaderMap,
         info: ConnInfo,
-    ) -> impl Future<Output = bool> + Send;
+    ) -> impl Future<Output = Result<bool, Failure>> + Send;
 
     /// Has somebody follow the stream of events who shows these headers, or this session.
     fn follow_events(

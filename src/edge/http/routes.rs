@@ -355,7 +355,11 @@ impl<S: HttpService> HttpConn<S> {
             }
             let headers = request.headers();
             let info = self.conn_info(headers);
-            if !self.is_direct(headers) && !self.service.may_read_metrics(headers, info).await {
+            let may = match self.is_direct(headers) {
+                true => Ok(true),
+                false => self.service.may_read_metrics(headers, info).await,
+            };
+            if !may.map_err(|failure| Refusal::Events(EventsRefusal::Failure(failure)))? {
                 return Err(Refusal::Metrics);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use base::{Clock, OrgId, Protocol, TicketId, UserId};
+use base::{Clock, Failure, OrgId, Protocol, TicketId, UserId};
 use futures_util::{SinkExt, StreamExt};
 use prometheus_client::metrics::counter::Counter;
 use rules::directory::{Principal, PrincipalId};
@@ -68,8 +68,8 @@ impl HttpService for Echo {
         None
     }
 
-    async fn may_read_metrics(&self, headers: &HeaderMap, _: ConnInfo) -> bool {
-        headers.contains_key("sessionid")
+    async fn may_read_metrics(&self, headers: &HeaderMap, _: ConnInfo) -> Result<bool, Failure> {
+        Ok(headers.contains_key("sessionid"))
     }
 
     fn lease(&self, network: IpAddr) -> Lease {

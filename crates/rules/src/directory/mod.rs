@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::pool::{OverShare, Pool, Pools, Usage};
 use base::shares::Shares;
-use base::{OrgId, SessionId, SessionRef, SessionUuid, ThingDefId, Timestamp, limits};
+use base::{
+    ApplicationId, OrgId, SessionId, SessionRef, SessionUuid, ThingDefId, Timestamp, limits,
+};
 use dashmap::DashMap;
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
@@ -107,7 +109,9 @@ pub struct Directory {
     /// Those of administrators for whom there was no other room.
     reserve: Mutex<Shares<PrincipalId>>,
     /// Of logins without sessions.
-    windows: Windows,
+    windows: Windows<Principal>,
+    /// Of applications that ask by their token alone.
+    token_windows: Windows<ApplicationId>,
     next_serial: AtomicU64,
 }
 
@@ -140,6 +144,7 @@ impl Directory {
             shares: Mutex::new(Shares::new(Pool::Sessions, sessions_max, pools)),
             reserve: Mutex::new(Shares::new(Pool::AdminSessions, limits::ADMIN_SESSIONS, pools)),
             windows: Windows::default(),
+            token_windows: Windows::default(),
             next_serial: AtomicU64::new(0),
         }
     }
@@ -203,13 +208,20 @@ impl Directory {
 
     /// Whether one more command of a login fits into the current second, of which all its sessions
     /// together may send `limit` (0: any number); for who asks without a session.
-    pub fn admit_login(&self, principal: Principal, now: Timestamp, limit: u32) -> bool {
+    pub fn admit_login(&self, principal: PrincipalId, now: Timestamp, limit: u32) -> bool {
         if limit == 0 {
             return true;
         }
-        let siblings = self.by_principal.get(&principal);
-        let window = siblings.and_then(|siblings| siblings.window().cloned());
-        window.unwrap_or_else(|| self.windows.of(principal, now)).admit(now, limit)
+        let window = match principal {
+            PrincipalId::User(id) => {
+                let login = Principal::User(id);
+                let siblings = self.by_principal.get(&login);
+                let shared = siblings.and_then(|siblings| siblings.window().cloned());
+                shared.unwrap_or_else(|| self.windows.of(login, now))
+            }
+            PrincipalId::Application(id) => self.token_windows.of(id, now),
+        };
+        window.admit(now, limit)
     }
 
     /// At most `max` sessions of one login: those that live and those that ended lately, the last

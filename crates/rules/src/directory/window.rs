@@ -1,13 +1,12 @@
 //! Commands counted by the second: of a session, and of all sessions of a login.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::{Timestamp, limits};
 use parking_lot::Mutex;
-
-use super::session::Principal;
 
 /// How many commands came in the current second.
 #[derive(Default, Debug)]
@@ -50,34 +49,38 @@ const fn second(now: Timestamp) -> u64 {
     (now.as_millis() / 1000) as u64 & 0xffff_ffff
 }
 
-/// The windows of logins that have no session: those whose last one ended in the current second,
-/// lest whoever logs in again at once begins anew, and those that ask without one.
-#[derive(Default)]
-pub(super) struct Windows(Mutex<State>);
+/// The windows of those that have no session: logins whose last one ended in the current second, lest
+/// whoever logs in again at once begins anew, and those that ask without one.
+pub(super) struct Windows<K>(Mutex<State<K>>);
 
-#[derive(Default)]
-struct State {
+struct State<K> {
     second: u64,
-    of: HashMap<Principal, Arc<Window>>,
+    of: HashMap<K, Arc<Window>>,
 }
 
-impl Windows {
+impl<K> Default for Windows<K> {
+    fn default() -> Self {
+        Self(Mutex::new(State { second: 0, of: HashMap::new() }))
+    }
+}
+
+impl<K: Eq + Hash> Windows<K> {
     /// Keeps the window of a login whose last session ended.
-    pub(super) fn keep(&self, principal: Principal, window: Arc<Window>, now: Timestamp) {
+    pub(super) fn keep(&self, principal: K, window: Arc<Window>, now: Timestamp) {
         if window.is_used(now) {
             self.0.lock().insert(principal, window, now);
         }
     }
 
     /// The window of a login whose first session starts.
-    pub(super) fn take(&self, principal: &Principal, now: Timestamp) -> Arc<Window> {
+    pub(super) fn take(&self, principal: &K, now: Timestamp) -> Arc<Window> {
         let mut state = self.0.lock();
         state.begin(now);
         state.of.remove(principal).unwrap_or_default()
     }
 
     /// The window of a login that asks without a session.
-    pub(super) fn of(&self, principal: Principal, now: Timestamp) -> Arc<Window> {
+    pub(super) fn of(&self, principal: K, now: Timestamp) -> Arc<Window> {
         let mut state = self.0.lock();
         state.begin(now);
         match state.of.get(&principal) {
@@ -91,7 +94,7 @@ impl Windows {
     }
 }
 
-impl State {
+impl<K: Eq + Hash> State<K> {
     /// Forgets all when another second has begun.
     fn begin(&mut self, now: Timestamp) {
         let second = second(now);
@@ -100,7 +103,7 @@ impl State {
         }
     }
 
-    fn insert(&mut self, principal: Principal, window: Arc<Window>, now: Timestamp) {
+    fn insert(&mut self, principal: K, window: Arc<Window>, now: Timestamp) {
         self.begin(now);
         if self.of.len() < limits::WINDOWS_KEPT_MAX {
             self.of.insert(principal, window);
@@ -112,6 +115,7 @@ impl State {
 mod tests {
     use base::UserId;
 
+    use super::super::session::Principal;
     use super::*;
 
     #[test]
