@@ -216,10 +216,15 @@ pub fn make(
     if !dir.is_absolute() {
         return Err(BackupError::NotAbsolute(dir.to_owned()));
     }
+    let inside = || BackupError::Inside(dir.to_owned());
     if is_inside(dir, data_dir) {
-        return Err(BackupError::Inside(dir.to_owned()));
+        return Err(inside());
     }
     let filling = Filling::begin(dir, INCOMPLETE)?;
+    // Again: `..` behind what was not there leads anywhere.
+    if is_inside(dir, data_dir) {
+        return Err(inside());
+    }
     // From before the moment on: what its rows name must not go.
     let _kept = blobs.keep_all();
     let moment = store.moment()?;

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use store::disk::DiskStore;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -109,7 +110,7 @@ impl Control {
         while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
             let Ok((stream, _)) = accepted else {
                 // Out of file descriptors, most likely.
-                tokio::time::sleep(limits::CONTROL_PAUSE).await;
+                sleep(limits::CONTROL_PAUSE).await;
                 continue;
             };
             let (app, store) = (app.clone(), store.clone());
@@ -173,7 +174,11 @@ async fn take_order(
     };
     let mut answer = serde_json::to_vec(&outcome)?;
     answer.push(b'\n');
-    writing.write_all(&answer).await
+    // Nor does who reads nothing.
+    tokio::select! {
+        written = writing.write_all(&answer) => written,
+        () = async { stop.cancelled().await; sleep(limits::LAST_WORDS_WAIT).await } => Ok(()),
+    }
 }
 
 /// Carries a request out.

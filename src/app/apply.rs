@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use base::{SessionRef, Timestamp, limits};
+use base::{SessionRef, Timestamp, excerpt, limits};
 use rules::directory::{Event, Events, Full, Lifetime, Reason, Session, Start};
+use rules::identity::model::User;
 use rules::identity::{Record, RecordChange, RecordChanges};
-use store::{Change, Receipt, StoreError};
+use store::{Change, Receipt, StoreError, rows::encode};
 
 use crate::broker::Scope;
 use crate::events::{Event as StreamEvent, NewEvent};
@@ -326,8 +327,38 @@ impl App {
         records: RecordChanges,
         acts: Vec<NewEvent>,
     ) -> Result<Receipt, StoreError> {
+        // First: what comes with a new organisation counts for its tenant.
+        let made = records.iter().filter_map(|change| match change {
+            RecordChange::Put(Record::Org(org)) if self.records.org(org.id).is_none() => Some(org),
+            _ => None,
+        });
+        let made: Vec<_> = made.map(|org| (org.id, org.parent)).collect();
+        made.iter().for_each(|(org, above)| self.pools.add_org(*org, *above));
+        let changed = self.try_change_records(records, acts);
+        if changed.is_err() {
+            made.iter().for_each(|(org, _)| self.pools.remove_org(*org));
+        }
+        changed
+    }
+
+    fn try_change_records(
+        &self,
+        records: RecordChanges,
+        acts: Vec<NewEvent>,
+    ) -> Result<Receipt, StoreError> {
         let mut batch = records::batch_of(&records);
-        let taken = self.record_space.take(&records, &batch)?;
+        let before: Vec<_> = records.iter().map(|change| self.record_before(change)).collect();
+        let takes = |(change, before): (&RecordChange, &Option<Record>)| match change {
+            RecordChange::Put(record) => before.as_ref().is_some_and(|was| record.takes_from(was)),
+            RecordChange::Delete(_) => true,
+        };
+        let is_removal = records.iter().zip(&before).all(takes);
+        if !is_removal {
+            let mut both = records.iter().zip(&before);
+            both.try_for_each(|(change, was)| check_size(change, was.as_ref()))?;
+        }
+        let taken = self.record_space.take(&records, &batch, is_removal);
+        let taken = taken.map_err(StoreError::OverShare)?;
         for change in records.iter() {
             if let RecordChange::Delete(Record::Org(org)) = change {
                 self.events.org_goes(&mut batch, org.id, org.parent);
@@ -335,12 +366,6 @@ impl App {
             }
         }
         self.webhooks.prepare(&records, &mut batch, &self.tables)?;
-        let before: Vec<_> = records.iter().map(|change| self.record_before(change)).collect();
-        let takes = |(change, before): (&RecordChange, &Option<Record>)| match change {
-            RecordChange::Put(record) => before.as_ref().is_some_and(|was| record.takes_from(was)),
-            RecordChange::Delete(_) => true,
-        };
-        let is_removal = records.iter().zip(&before).all(takes);
         let numbered = self.events.add(&mut batch, acts);
         let receipt = numbered.settle(match is_removal {
             true => self.tables.submit_removal(batch),
@@ -360,10 +385,7 @@ impl App {
         self.webhooks.follow(&records);
         for change in records.iter() {
             match change {
-                RecordChange::Put(Record::Org(org)) => {
-                    self.pools.add_org(org.id, org.parent);
-                    self.events.name_org(org.id, &org.key);
-                }
+                RecordChange::Put(Record::Org(org)) => self.events.name_org(org.id, &org.key),
                 RecordChange::Delete(Record::Org(org)) => self.pools.remove_org(org.id),
                 _ => {}
             }
@@ -453,4 +475,24 @@ impl App {
 /// Whether what is stored of it ends something.
 const fn is_end(event: &Event) -> bool {
     matches!(event, Event::Ended(..) | Event::Revoked(_) | Event::Forgotten(_))
+}
+
+/// Fails if what a user has grows beyond what is written for each small change. What is larger
+/// already may stay so, and invitations have a bound of their own.
+fn check_size(change: &RecordChange, before: Option<&Record>) -> Result<(), StoreError> {
+    let RecordChange::Put(Record::User(user)) = change else { return Ok(()) };
+    let taken = |user: &User| encode(&(&user.memberships, &user.tokens, &user.settings)).len();
+    let was = || match before {
+        Some(Record::User(user)) => taken(user),
+        _ => 0,
+    };
+    let (bytes, most) = (taken(user), limits::USER_BYTES_MAX);
+    if bytes <= most || bytes <= was() {
+        return Ok(());
+    }
+    let email = excerpt(&user.email);
+    let sentence = format!(
+        "The memberships, tokens and settings of {email} would take more than {most} bytes."
+    );
+    Err(StoreError::TooLarge(sentence))
 }

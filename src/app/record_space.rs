@@ -11,7 +11,7 @@ use base::{OrgId, limits};
 use parking_lot::Mutex;
 use rules::identity::{Record, RecordChange, RecordChanges, Records};
 use smallvec::SmallVec;
-use store::{Batch, Change, StoreError, Table, rows::encode};
+use store::{Batch, Change, Table, rows::encode};
 
 use super::records;
 
@@ -54,27 +54,26 @@ impl RecordSpace {
     ///
     /// # Errors
     ///
-    /// A record that is added, or grows, finds none, or is too large; nothing was taken.
+    /// A record that is added, or grows, finds none; nothing was taken. What only takes from somebody
+    /// finds room always.
     pub(super) fn take(
         &self,
         changes: &RecordChanges,
         batch: &Batch,
-    ) -> Result<Taken<'_>, StoreError> {
+        only_takes: bool,
+    ) -> Result<Taken<'_>, OverShare> {
         let mut taken = Taken { space: self, before: Vec::new() };
         for (change, row) in changes.iter().zip(&batch.0) {
-            let state = &mut *self.0.lock();
             let (key, held) = match (change, row) {
                 (RecordChange::Put(record), Change::Put(table, key, value)) => {
                     let bytes = (key.len() + value.len()) as u64 + records::beside_row(record);
-                    let key = (*table, key.clone());
-                    state.check_size(&key, record, bytes)?;
-                    (key, Some(parts(record, bytes)))
+                    ((*table, key.clone()), Some(parts(record, bytes)))
                 }
                 (_, Change::Put(table, key, _) | Change::Delete(table, key)) => {
                     ((*table, key.clone()), None)
                 }
             };
-            let before = state.replace(&key, held).map_err(StoreError::OverShare)?;
+            let before = self.0.lock().replace(&key, held, only_takes)?;
             taken.before.push((key, before));
         }
         Ok(taken)
@@ -82,20 +81,15 @@ impl RecordSpace {
 }
 
 impl State {
-    /// Fails if a record grows beyond what one may take. One that is larger already may shrink.
-    fn check_size(&self, key: &Key, record: &Record, bytes: u64) -> Result<(), StoreError> {
-        let max = limits::RECORD_BYTES_MAX;
-        let was = || self.known.get(key).map_or(0, |held| held.iter().map(|(_, part)| part).sum());
-        if bytes <= max || bytes <= was() {
-            return Ok(());
-        }
-        Err(StoreError::TooLarge { what: record.described(), bytes, max })
-    }
-
     /// Puts a record in the place of what it was, which is returned.
-    fn replace(&mut self, key: &Key, held: Option<Held>) -> Result<Option<Held>, OverShare> {
+    fn replace(
+        &mut self,
+        key: &Key,
+        held: Option<Held>,
+        only_takes: bool,
+    ) -> Result<Option<Held>, OverShare> {
         let before = self.known.get(key).cloned();
-        for (org, bytes) in held.iter().flatten() {
+        for (org, bytes) in held.iter().flatten().filter(|_| !only_takes) {
             let was = before.as_ref().map_or(0, |before| part_of(before, *org));
             if *bytes > was {
                 let room = self.shares.has_room(*org, (), bytes - was);
@@ -133,14 +127,19 @@ impl Drop for Taken<'_> {
     }
 }
 
+/// What an invitation takes of a row beside itself, if it is the first.
+const BESIDE_INVITE: u64 = r#","invites":[]"#.len() as u64;
+
 /// The shares of a record of so many bytes, in the order of the organisations.
 fn parts(record: &Record, bytes: u64) -> Held {
     let owner = owner(record);
     let mut parts = Held::new();
     if let Record::User(user) = record {
-        let offered = user.invites.iter().map(|invite| &invite.terms);
-        let elsewhere = user.memberships.iter().chain(offered).filter(|terms| terms.org != owner);
-        parts.extend(elsewhere.map(|terms| (terms.org, encode(terms).len() as u64)));
+        let members = user.memberships.iter().map(|held| (held.org, encode(held).len() as u64));
+        let invited = user.invites.iter();
+        let invited =
+            invited.map(|invite| (invite.terms.org, BESIDE_INVITE + encode(invite).len() as u64));
+        parts.extend(members.chain(invited).filter(|(org, _)| *org != owner));
     }
     let others: u64 = parts.iter().map(|(_, part)| part).sum();
     parts.push((owner, bytes.saturating_sub(others)));
@@ -171,8 +170,8 @@ fn owner(record: &Record) -> OrgId {
 
 #[cfg(test)]
 mod tests {
-    use base::UserId;
-    use rules::identity::model::{Membership, User};
+    use base::{RoleId, UserId};
+    use rules::identity::model::{Membership, Org, Role, User};
     use rules::identity::{Invite, Inviter};
 
     use super::super::Effects;
@@ -241,22 +240,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_record_that_is_too_large_may_shrink() {
+    async fn what_comes_with_an_organisation_counts_for_its_tenant() {
         let (app, _) = demo();
-        let mut large = user(HOME);
-        large.company = "x".repeat(2 * limits::RECORD_BYTES_MAX as usize);
-        let space = space(vec![large.clone()]);
-        let take = |user: &User| {
-            let changes = app.identity().turn().put(user.clone());
-            space.take(&changes, &records::batch_of(&changes)).map(Taken::keep)
+        let basic = app.identity().org_by_key("BasicOrg").expect("an organisation");
+        let root = basic.parent.expect("one above");
+        let device = app.identity().role_by_key(basic.id, "device").expect("a role").role.clone();
+        let make = |number: u8, parent: OrgId| {
+            let id = OrgId::from_bytes([number; 12]);
+            let (key, slug) = (format!("Org{number}"), format!("org-{number}"));
+            let org = Org { id, key, slug, parent: Some(parent), ..Org::clone(&basic) };
+            let role = Role { id: RoleId::from_bytes([number; 12]), org: id, ..device.clone() };
+            [Record::from(org), role.into()]
         };
-        take(&large).expect("it is as large as before");
-        large.company.push('x');
-        let refused = take(&large).expect_err("it has grown").to_string();
-        assert!(refused.starts_with("User \"a@b\" would take 209"), "{refused}");
-        large.company.truncate(limits::RECORD_BYTES_MAX as usize + 1);
-        take(&large).expect("it shrinks");
-        large.company.push('x');
-        assert!(take(&large).is_err());
+        let below = async |number: u8, parent: OrgId| {
+            let effects = app.identity().turn().put_all(make(number, parent));
+            app.apply(effects.into(), NOW).await.stored
+        };
+        // The organisation fits into what the tenant may have, its role does not.
+        let [org, role] = make(1, basic.id).map(|record| records::sized_row(&record).2);
+        let usable = app.pools.usage(Pool::Records).used() + org + role / 2;
+        app.record_space.0.lock().shares.set_max(usable * 16 / 15);
+        let refused = below(1, basic.id).await.expect_err("the tenant has its share");
+        assert_eq!(refused.code, base::Code::LIMIT_REACHED);
+        let one = OrgId::from_bytes([1; 12]);
+        assert_eq!(app.pools.tenant_of(one), one, "nothing is left of it");
+        app.record_space.0.lock().shares.set_max(limits::RECORDS_BYTES_MAX);
+        below(2, basic.id).await.expect("room");
+        assert_eq!(app.pools.tenant_of(OrgId::from_bytes([2; 12])), basic.id);
+        below(3, root).await.expect("room");
     }
 }

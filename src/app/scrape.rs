@@ -54,8 +54,8 @@ mod tests {
     const HEAD: &str = "# Metrics
 
 Prometheus reads them at `/metrics`: from this machine without a login; from elsewhere with a session,
-a token as bearer or a user's password (Basic) that has the permission `metrics`; or, with
-`metrics.listen`, at a listener of their own, where nobody is asked for anything.
+a token as bearer or a user's password (Basic) that has the permission `metrics`, for which it is a
+command; or, with `metrics.listen`, at a listener of their own, where nobody is asked for anything.
 
 ```yaml
 scrape_configs:

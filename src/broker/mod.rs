@@ -599,12 +599,20 @@ impl Broker {
     }
 
     /// Ends sessions whose clients did not come back in time, if there is no room for another one of a
-    /// login, or for what it subscribes to: nobody is refused for what is over and has not ended yet.
-    pub fn make_room(&self, owner: &Owner, holder: (OrgId, PrincipalId), now: Timestamp) {
+    /// login, or for the filter that it subscribes to: nobody is refused for what is over and has not
+    /// ended yet.
+    pub fn make_room(
+        &self,
+        owner: &Owner,
+        holder: (OrgId, PrincipalId),
+        filter: &str,
+        now: Timestamp,
+    ) {
+        let places = places(filter).max(1);
         for _ in 0..bounds::MQTT_SESSIONS_ENDED_AT_ONCE {
             let mut kept = self.0.kept.lock();
             if !kept.has_due(now)
-                || (self.0.shares.has_room(holder) && !kept.is_full(&owner.principal))
+                || (self.0.shares.has_room(holder, places) && !kept.is_full(&owner.principal))
             {
                 return;
             }

@@ -88,15 +88,16 @@ impl BrokerShares {
         }
     }
 
-    /// Whether there is room for another session of somebody, with one subscription.
-    pub(super) fn has_room(&self, (org, who): Holder) -> bool {
+    /// Whether there is room for another session of somebody, with a subscription that takes so many
+    /// places.
+    pub(super) fn has_room(&self, (org, who): Holder, places: u64) -> bool {
         let has_room =
             |shares: &Shares<PrincipalId>, amount| shares.has_room(org, who, amount).is_ok();
-        if ![&self.sessions, &self.subscriptions].iter().all(|shares| has_room(&shares.lock(), 1)) {
-            return false;
-        }
         let Filters { filters, levels } = &*self.filters.lock();
-        has_room(filters, 1) && has_room(levels, 1)
+        has_room(&self.sessions.lock(), 1)
+            && has_room(&self.subscriptions.lock(), places)
+            && has_room(filters, places)
+            && has_room(levels, 1)
     }
 
     /// Of sessions, subscriptions and bytes that wait, so much is held.

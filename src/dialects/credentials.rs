@@ -30,7 +30,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Whether who sends these headers may read the metrics: with the permission `metrics`, by a session,
-/// an application's token as bearer, or as a user with Basic. For them, it is a command.
+/// an application's token as bearer, or as a user with Basic. For who is known, it is a command.
 ///
 /// # Errors
 ///
@@ -42,12 +42,9 @@ pub async fn may_read_metrics(
 ) -> Result<bool, Failure> {
     let Some(viewer) = viewer(app, headers, None, conn).await else { return Ok(false) };
     let Some(sight) = app.sight_of(&viewer, conn) else { return Ok(false) };
+    viewer.charge(app, sight.org())?;
     let access = sight.access();
-    let may = access.allows("metrics") && !access.restricted_to_self;
-    if may {
-        viewer.charge(app, sight.org())?;
-    }
-    Ok(may)
+    Ok(access.allows("metrics") && !access.restricted_to_self)
 }
 
 /// Who follows the stream of events, or reads the metrics: with the session of the header `sessionId`, of a

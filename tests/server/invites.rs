@@ -285,43 +285,56 @@ async fn a_tenant_that_invites_much_leaves_room_to_others() {
 }
 
 #[tokio::test]
-async fn a_record_has_a_bound_and_an_invitation_a_smaller_one() {
+async fn what_a_user_has_is_bounded_and_its_owner_still_rules() {
     let server = TestServer::start();
     let (mut admin, mut operator) = (server.admin("http").await, server.operator("tcp").await);
     make(&mut admin, TO_ANNE, None).await;
-    let tags = vec!["x".repeat(1000); 5];
-    let offer = json!({"emailAddress": TO_ANNE, "orgId": BASIC, "tags": tags}).to_string();
-    let refused = reply(&mut operator, "user.org.add", &offer).await;
-    assert_eq!(code(&refused), -95018, "{refused}");
-    let tags = vec!["x".repeat(1000); 33];
-    let viewer = json!({"emailAddress": "viewer@basicorg.example", "orgId": BASIC, "tags": tags});
-    let refused = reply(&mut operator, "user.org.update", &viewer.to_string()).await;
-    assert_eq!(code(&refused), -95005, "{refused}");
-
-    let (tags, mut added) = (vec!["x".repeat(1000); 32], 0);
+    let [fits, long] = [3, 5].map(|count| vec!["x".repeat(1000); count]);
+    let viewer = "viewer@basicorg.example";
+    for email in [TO_ANNE, viewer] {
+        let (command, org) = match email {
+            TO_ANNE => ("user.org.add", BASIC.into()),
+            _ => ("user.org.update", Value::Null),
+        };
+        for (tags, expected) in [(&long, -95018), (&vec!["\u{1}".repeat(999); 10], -95005)] {
+            let mut member = json!({"emailAddress": email, "tags": tags});
+            if org != Value::Null {
+                member["orgId"] = org.clone();
+            }
+            let refused = reply(&mut operator, command, &member.to_string()).await;
+            assert_eq!(code(&refused), expected, "{refused}");
+        }
+    }
+    let mut added = 0;
     let refused = loop {
-        let org = json!({"key": format!("B{added}"), "slug": format!("b-{added}")}).to_string();
-        let org = call(&mut operator, "org.create", &org).await["id"].clone();
-        let mut member = json!({"emailAddress": "viewer@basicorg.example", "orgId": org});
-        member["tags"] = json!(tags);
+        let org =
+            json!({"key": format!("B{added}"), "slug": format!("b-{added}"), "template": false});
+        let org = call(&mut operator, "org.create", &org.to_string()).await["id"].clone();
+        let member = json!({"emailAddress": viewer, "orgId": org, "tags": fits});
         let made = reply(&mut operator, "user.org.add", &member.to_string()).await;
         if made["success"] != true {
             break made;
         }
         added += 1;
-        assert!(added < 40);
+        assert!(added < 200);
     };
-    assert_eq!((code(&refused), added), (-95018, 32));
+    assert_eq!(code(&refused), -95018);
     let sentence = refused["errorMessages"][0].as_str().expect("a sentence");
-    assert!(sentence.contains("User \"viewer@basicorg.example\" would take 10"), "{sentence}");
-    // What was there works, and what becomes smaller makes room.
-    let mut viewer =
-        connect(&server.url("http", "viewer@basicorg.example", "demo-viewer-password")).await;
-    call(&mut viewer, "session.org.switch", r#"{"key":"B31"}"#).await;
-    let less = json!({"emailAddress": "viewer@basicorg.example", "orgId": org_id(&mut operator, "B7").await, "tags": ["y"]});
+    assert!(sentence.contains("memberships, tokens and settings of viewer@"), "{sentence}");
+    // All that does not belong to these works, and so does what takes something away.
+    let mut member = connect(&server.url("http", viewer, "demo-viewer-password")).await;
+    call(&mut member, "session.org.switch", r#"{"key":"B30"}"#).await;
+    let new = json!({"emailAddress": viewer, "password": PASSWORD, "company": "x".repeat(1000)});
+    call(&mut operator, "user.update", &new.to_string()).await;
+    let mut member = user(&server, viewer).await;
+    let setting = json!({"key": "k", "value": "x".repeat(4000)}).to_string();
+    assert_eq!(code(&reply(&mut member, "user.setting.set", &setting).await), -95018);
+    call(&mut member, "user.mfa.enrol", &json!({"password": PASSWORD}).to_string()).await;
+    let less =
+        json!({"emailAddress": viewer, "orgId": org_id(&mut operator, "B7").await, "tags": ["y"]});
     call(&mut operator, "user.org.update", &less.to_string()).await;
-    let more = json!({"emailAddress": "viewer@basicorg.example", "orgId": org_id(&mut operator, "B32").await, "tags": tags});
-    call(&mut operator, "user.org.add", &more.to_string()).await;
+    let ban = json!({"emailAddress": viewer, "disabled": true}).to_string();
+    call(&mut operator, "user.update", &ban).await;
 }
 
 async fn org_id(client: &mut Client, key: &str) -> Value {

@@ -325,9 +325,12 @@ pub const TOPIC_LEVEL_BYTES: u64 = 128;
 /// shorter. One of a thousand bytes takes two kilobytes of memory (measured).
 pub const FILTER_PLACE_BYTES: u64 = 256;
 
-/// Bytes of one record, by its row, which is written as a whole by each change: five thousand
-/// memberships of a user.
-pub const RECORD_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of the memberships, tokens and settings of one user, which are written as a whole by each
+/// change: two thousand memberships.
+pub const USER_BYTES_MAX: usize = 512 * 1024;
+
+/// Bytes of one membership or invitation: a hundred roles. Others than the user's home make them.
+pub const MEMBERSHIP_BYTES_MAX: usize = 4 * 1024;
 
 /// Invitations of one organisation that wait for those who are invited: a department of users who
 /// have a home elsewhere. Each is in the record of a user.
@@ -336,8 +339,8 @@ pub const INVITES_PER_ORG_MAX: usize = 1000;
 /// Invitations of one user, each of another organisation: nobody reads through more.
 pub const INVITES_PER_USER_MAX: usize = 100;
 
-/// Bytes of an invitation: a hundred roles. All of one user leave half of the record to others.
-pub const INVITE_BYTES_MAX: usize = 4 * 1024;
+/// Invitations of one organisation that wait and are of one inviter: a few are left to colleagues.
+pub const INVITES_PER_INVITER_MAX: usize = INVITES_PER_ORG_MAX / 8 * 7;
 
 /// Bytes of a text in such a record: a description, a telephone number, a tag.
 pub const RECORD_TEXT_BYTES_MAX: usize = 1024;
@@ -345,7 +348,7 @@ pub const RECORD_TEXT_BYTES_MAX: usize = 1024;
 /// Texts in a list of such a record: tags, roles, permissions, of which there are some 230.
 pub const RECORD_LIST_MAX: usize = 500;
 
-/// Bytes of all texts in such a list.
+/// Bytes of all texts in such a list, as JSON.
 pub const RECORD_LIST_BYTES_MAX: usize = 32 * 1024;
 
 /// Bytes of a thing definition's members. The largest real ones have some hundred properties of a

@@ -285,7 +285,7 @@ pools! {
         max: Max::Fixed(limits::RECORDS_BYTES_MAX),
         reason: "All are in memory; a level of a topic filter of a role counts 128 bytes beside its text. \
                  An organisation counts for the one above it, which made it; what a user is in another \
-                 organisation, or is invited to be, for that. One record takes a megabyte at most.",
+                 organisation, or is invited to be, for that.",
         makes_way: MakesWay::Nobody,
         refused: "-95018 for what is added or grows.",
     };

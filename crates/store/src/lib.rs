@@ -354,16 +354,9 @@ pub enum StoreError {
     /// Whoever would own what the change adds has all the room that it may have.
     #[error(transparent)]
     OverShare(OverShare),
-    /// A record would grow beyond what one may take.
-    #[error("{what} would take {bytes} bytes; one may take {max}")]
-    TooLarge {
-        /// Which, as a sentence begins.
-        what: String,
-        /// What it would take.
-        bytes: u64,
-        /// What it may.
-        max: u64,
-    },
+    /// A record would be larger than one may be; the sentence says which.
+    #[error("{0}")]
+    TooLarge(String),
     /// The engine has failed and is being opened again: nothing was taken.
     #[error("the store has failed and is being opened again")]
     Unavailable,
@@ -405,7 +398,7 @@ impl StoreError {
         match self {
             Self::Busy => Failure::new(Code::BUSY, "The store is behind with its work; try again."),
             Self::OverShare(over) => (*over).into(),
-            Self::TooLarge { .. } => Failure::new(Code::LIMIT_REACHED, format!("{self}.")),
+            Self::TooLarge(sentence) => Failure::new(Code::LIMIT_REACHED, sentence.clone()),
             Self::NoRoom => unavailable(
                 "The server's disk is nearly full: nothing more is stored, only deleted.",
             ),

@@ -312,7 +312,8 @@ impl Topics {
         let subscription = Wish { qos, ..wish }.at(place);
         let broker = &self.server.app.broker;
         let session = &self.link.session;
-        broker.make_room(session.owner(), session.holder(), self.server.app.clock.now());
+        let now = self.server.app.clock.now();
+        broker.make_room(session.owner(), session.holder(), &subscription.filter, now);
         let new = broker.subscribe(session, subscription.clone()).map_err(refused)?;
         if let Err(code) = self.feed_in(&subscription) {
             self.server.app.broker.unsubscribe(&self.link.session, &subscription.filter);
@@ -804,7 +805,7 @@ pub(super) fn begin(server: &MqttServer, subscriber: &Subscriber) -> Result<Link
     let place = (session.org_id(), identity_of(session));
     let is_current = || session.end().is_none();
     let holder = (session.org_id(), session.who().principal_id());
-    server.app.broker.make_room(owner, holder, server.app.clock.now());
+    server.app.broker.make_room(owner, holder, "", server.app.clock.now());
     server.app.broker.begin(owner, place, options.expiry_s, (outbox, &is_current))
 }
 

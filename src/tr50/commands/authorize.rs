@@ -14,6 +14,7 @@ use rules::identity::model::{Membership, Org};
 use rules::identity::permission::{Permission, PermissionSet};
 use rules::identity::{Granted, NAME_RULE, UNAMBIGUOUS_RULE, is_name, is_unambiguous, is_unseen};
 use serde::Serialize;
+use store::rows::encode;
 
 use super::target::check_unrestricted;
 use crate::tr50::params::params;
@@ -162,7 +163,7 @@ pub(super) fn resolve_roles(
     org: OrgId,
     named: &[String],
 ) -> Result<Vec<RoleId>, Failure> {
-    check_list("roles", named)?;
+    check_list("roles", named, &[])?;
     let mut roles = Vec::with_capacity(named.len());
     for name in named.iter().filter(|name| !name.is_empty()) {
         let granted = resolve_role(call, org, name)?;
@@ -261,14 +262,32 @@ pub(super) fn check_name(parameter: &str, text: &str) -> Result<(), Failure> {
     if is_name(text) { Ok(()) } else { Err(invalid_param(parameter, NAME_RULE)) }
 }
 
-/// Fails when a list has too many texts, or they are too long.
-pub(super) fn check_list(parameter: &str, texts: &[String]) -> Result<(), Failure> {
+/// Fails when a list has too many texts, or they are too long, unless it takes no more than the one
+/// that was there.
+pub(super) fn check_list(
+    parameter: &str,
+    texts: &[String],
+    before: &[String],
+) -> Result<(), Failure> {
     let (most, bytes) = (limits::RECORD_LIST_MAX, limits::RECORD_LIST_BYTES_MAX);
-    if texts.len() > most || texts.iter().map(String::len).sum::<usize>() > bytes {
+    let taken = |texts: &[String]| encode(&texts).len();
+    if texts.len() > most.max(before.len()) || taken(texts) > bytes.max(taken(before)) {
         let rule = format!("at most {most} texts with {bytes} bytes together");
         return Err(invalid_param(parameter, &rule));
     }
     texts.iter().try_for_each(|text| check_text(parameter, text))
+}
+
+/// Fails when what a user is in an organisation takes too much of the user's record, which is
+/// others', too, and no less than before.
+pub(super) fn check_size(held: &Membership, before: Option<&Membership>) -> Result<(), Failure> {
+    let most = limits::MEMBERSHIP_BYTES_MAX;
+    let taken = |held: &Membership| encode(held).len();
+    if taken(held) <= before.map_or(0, taken).max(most) {
+        return Ok(());
+    }
+    let sentence = format!("A membership takes at most {most} bytes: some hundred roles and tags.");
+    Err(Failure::new(Code::LIMIT_REACHED, sentence))
 }
 
 fn check_text(parameter: &str, text: &str) -> Result<(), Failure> {
@@ -420,7 +439,7 @@ impl Edit {
         let unsets = self.unsets(name);
         if let Some(mut value) = value {
             value.retain(|text| !text.is_empty());
-            check_list(name, &value)?;
+            check_list(name, &value, field)?;
             *field = value;
         } else if unsets {
             field.clear();

@@ -232,7 +232,7 @@ impl UpdateParams {
             role.name = name;
         }
         if let Some(perms) = self.perms {
-            authorize::check_list("perms", &perms)?;
+            authorize::check_list("perms", &perms, &role.permissions)?;
             authorize::check_permissions("perms", &perms)?;
             role.permissions = perms;
         }
@@ -305,7 +305,8 @@ pub fn create(
     if identity.role_by_key(org, &role.key).is_some_and(|other| other.role.org == org) {
         return Err(authorize::already_exists("Role", &role.key));
     }
-    authorize::check_room(identity.roles_of(org).len(), "roles")?;
+    let own = identity.roles_of(org).iter().filter(|granted| granted.role.org == org).count();
+    authorize::check_room(own, "roles")?;
     Ok(After(Made { id }, turn.put(role).into()))
 }
 

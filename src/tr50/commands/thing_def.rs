@@ -303,7 +303,8 @@ pub fn create(
     if identity.thing_def_by_key(org, &def.key).is_some_and(|other| other.org == org) {
         return Err(authorize::already_exists("Thing definition", &def.key));
     }
-    authorize::check_room(identity.thing_defs_of(org).len(), "definitions of things")?;
+    let own = identity.thing_defs_of(org).iter().filter(|def| def.org == org).count();
+    authorize::check_room(own, "definitions of things")?;
     Ok(After(Made { id }, turn.put(def).into()))
 }
 

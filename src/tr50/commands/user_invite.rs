@@ -12,7 +12,6 @@ use rules::directory::Who;
 use rules::identity::model::{Membership, User};
 use rules::identity::{Invite, Inviter};
 use serde::Serialize;
-use store::rows::encode;
 
 use super::authorize;
 use super::commands;
@@ -183,28 +182,29 @@ pub(super) fn offer(
         Some(place) => user.invites.remove(place).id,
         None => {
             user.invites.retain(|invite| call.app.identity().is_offered(invite));
-            make_room(call, &mut user, terms.org)?;
+            make_room(call, &mut user, terms.org, by)?;
             UserId::from_bytes(random()?)
         }
     };
-    let most = limits::INVITE_BYTES_MAX;
-    if encode(&terms).len() > most {
-        let sentence =
-            format!("An invitation takes at most {most} bytes: some hundred roles and tags.");
-        return Err(Failure::new(Code::LIMIT_REACHED, sentence));
-    }
     user.invites.push(Invite { id, terms, by });
     Ok((id, user))
 }
 
 /// Makes room for an invitation by this organisation. Who has as many as can wait loses the oldest of
 /// the tenant that has most of them, if that leaves it as many as this one's has then.
-fn make_room(call: &Call<'_>, user: &mut User, org: OrgId) -> Result<(), Failure> {
-    if call.app.identity().invited_to(org).len() >= limits::INVITES_PER_ORG_MAX {
-        let most = limits::INVITES_PER_ORG_MAX;
-        let sentence =
-            format!("The organisation has {most} invitations that wait, which is all it can have.");
-        return Err(Failure::new(Code::BUSY, sentence));
+fn make_room(call: &Call<'_>, user: &mut User, org: OrgId, by: Inviter) -> Result<(), Failure> {
+    let invited = call.app.identity().invited_to(org);
+    let is_own = |invite: &&Invite| invite.terms.org == org && invite.by == by;
+    let own = invited.iter().flat_map(|user| &user.invites).filter(is_own).count();
+    for (who, count, most) in [
+        ("The organisation has", invited.len(), limits::INVITES_PER_ORG_MAX),
+        ("You have made", own, limits::INVITES_PER_INVITER_MAX),
+    ] {
+        if count >= most {
+            let sentence =
+                format!("{who} {most} invitations that wait, which is all there may be.");
+            return Err(Failure::new(Code::BUSY, sentence));
+        }
     }
     if user.invites.len() < limits::INVITES_PER_USER_MAX {
         return Ok(());

@@ -224,6 +224,7 @@ impl UpdateParams {
     /// Changes the membership. The caller must be able to grant what it was and what it becomes.
     fn apply(self, call: &Call<'_>, held: &mut Membership) -> Result<(), Failure> {
         authorize::check_may_grant(call, held)?;
+        let before = held.clone();
         let edit = Edit::new(self.unset);
         let unsets_roles = edit.unsets("roles");
         if let Some(roles) = self.roles {
@@ -235,6 +236,7 @@ impl UpdateParams {
         edit.flag("allowSubOrgAccess", &mut held.sub_orgs, self.sub_orgs);
         edit.list("tags", &mut held.tags, self.tags)?;
         edit.check()?;
+        authorize::check_size(held, Some(&before))?;
         authorize::check_may_grant(call, held)
     }
 }

@@ -62,9 +62,11 @@ pub fn create(
 ) -> Result<After<Made>, Failure> {
     let turn = call.app.identity().turn();
     let mut user = User::clone(&*user::own(call)?);
-    let permissions = perms.permissions;
-    if let Some(names) = &permissions {
-        authorize::check_list("perms", names)?;
+    let mut permissions = perms.permissions;
+    if let Some(names) = &mut permissions {
+        names.sort_unstable();
+        names.dedup();
+        authorize::check_list("perms", names, &[])?;
         authorize::check_permissions("perms", names)?;
     }
     let (made, token) = new.make(call, &user.tokens, permissions)?;

@@ -1,6 +1,6 @@
 //! All records of identity as one value: what is stored, and what the registry is built from.
 
-use base::{TokenId, excerpt};
+use base::TokenId;
 
 use super::model::{Application, Org, Role, User};
 use super::{Ban, ThingDef, Token, Webhook};
@@ -61,19 +61,6 @@ impl Record {
             (Self::Webhook(was), Self::Webhook(is)) => was.enabled && !is.enabled,
             _ => false,
         }
-    }
-
-    /// Which it is, as a sentence begins.
-    pub fn described(&self) -> String {
-        let (kind, name) = match self {
-            Self::Org(org) => ("Organisation", &org.key),
-            Self::Role(role) => ("Role", &role.key),
-            Self::User(user) => ("User", &user.email),
-            Self::Application(application) => ("Application", &application.name),
-            Self::ThingDef(def) => ("Thing definition", &def.key),
-            Self::Webhook(webhook) => ("Webhook", &webhook.name),
-        };
-        format!("{kind} \"{}\"", excerpt(name))
     }
 
     /// The tokens that it has.
