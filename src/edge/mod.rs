@@ -53,6 +53,8 @@ impl Stream {
     fn held(&self) -> usize {
         match self {
             Self::Held(stream) => stream.held(),
+            // It does not say how much.
+            Self::Tls(stream) if stream.get_ref().1.wants_write() => limits::TLS_UNSENT_BYTES_MAX,
             _ => 0,
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::Timestamp;
-use base::limits::{CERTIFICATE_NEAR_DAYS, LOGIN_WAIT};
+use base::limits::{CERTIFICATE_NEAR_DAYS, LOGIN_WAIT, TLS_UNSENT_BYTES_MAX};
 use parking_lot::RwLock;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
@@ -174,7 +174,8 @@ impl Acceptor {
         let Current { config, login } = self.current.read().clone();
         let handshake = in_turn(TlsAcceptor::from(config).accept(stream), &self.turns);
         match time::timeout(LOGIN_WAIT, handshake).await {
-            Ok(Ok(stream)) => {
+            Ok(Ok(mut stream)) => {
+                stream.get_mut().1.set_buffer_limit(Some(TLS_UNSENT_BYTES_MAX));
                 let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let shown = chain.first().filter(|_| login != ClientLogin::None);
                 let client = shown.map(|shown| (login, certificate::client_names(shown)));

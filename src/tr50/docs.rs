@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use base::CODES;
 use base::pool::{MakesWay, Max, POOLS, PoolInfo};
+use base::{CODES, limits};
 
 use super::commands::{COMMANDS, not_configured};
 use super::step::{CommandInfo, Waits};
@@ -123,7 +123,7 @@ pub fn errors() -> String {
 }
 
 /// The text of `docs/limits.md`.
-pub fn limits() -> String {
+pub fn limits_page() -> String {
     let mut text = String::from(
         "# Limits\n\n\
          Of everything that somebody can use up there is a pool: a bound for all together, which is \
@@ -156,6 +156,34 @@ pub fn limits() -> String {
         let PoolInfo { name, unit, reason, refused, .. } = info;
         let _ =
             writeln!(text, "| `{name}` | {unit} | {max} | {reason} | {makes_way} | {refused} |");
+    }
+    text.push_str(
+        "\nWhat one has for itself, at most, whatever others have:\n\n| of one | at most |\n| --- | --- |\n",
+    );
+    let kib = 1024;
+    for (whose, what, most) in [
+        (
+            "organisation",
+            "users, applications, roles and definitions, of each",
+            limits::RECORDS_PER_ORG_MAX,
+        ),
+        ("organisation", "organisations directly below it", limits::RECORDS_PER_ORG_MAX),
+        ("organisation", "invitations that wait", limits::INVITES_PER_ORG_MAX),
+        ("inviter", "of these", limits::INVITES_PER_INVITER_MAX),
+        (
+            "user",
+            "invitations that wait; the tenant with most loses its oldest",
+            limits::INVITES_PER_USER_MAX,
+        ),
+        ("user", "KiB of memberships, tokens and settings", limits::USER_BYTES_MAX / kib),
+        ("membership or invitation", "KiB", limits::MEMBERSHIP_BYTES_MAX / kib),
+        ("list of texts in such a record", "KiB", limits::RECORD_LIST_BYTES_MAX / kib),
+        ("user or application", "tokens beside the first", limits::TOKENS_PER_HOLDER_MAX),
+        ("thing", "things bound to it", limits::CHILDREN_MAX),
+        ("thing", "series", limits::SERIES_PER_THING_MAX),
+        ("MQTT client", "subscriptions", limits::SUBSCRIPTIONS_MAX),
+    ] {
+        let _ = writeln!(text, "| {whose} | {most} {what} |");
     }
     text
 }
@@ -193,7 +221,7 @@ mod tests {
     fn the_committed_documents_are_those_of_the_code() {
         check("commands.md", &super::commands());
         check("errors.md", &super::errors());
-        check("limits.md", &super::limits());
+        check("limits.md", &super::limits_page());
         check("events.md", &super::events(include_str!("../../docs/events.md")));
     }
 }

@@ -65,6 +65,10 @@ pub const TCP_REFUSALS_MAX: u32 = 5;
 /// certificates begin 30 days before; those that have not by then have failed.
 pub const CERTIFICATE_NEAR_DAYS: u64 = 21;
 
+/// Bytes of a connection that are encrypted and wait for its peer to read: two records. While there are
+/// any, so many count in `limits.memory_bytes`.
+pub const TLS_UNSENT_BYTES_MAX: usize = 32 * 1024;
+
 /// Time for answers in flight and the journal when the server stops; the whole stop takes 5 s.
 pub const STOP_WAIT: Duration = Duration::from_secs(3);
 

@@ -293,8 +293,8 @@ pools! {
         name: "things",
         unit: "things",
         max: Max::Key("limits.things", 10_000_000),
-        reason: "Each thing takes about a kilobyte of the disk, and a backup, a search and a migration \
-                 read all of them.",
+        reason: "Each thing takes about a kilobyte of the disk and, for searches, up to 600 bytes of \
+                 memory; a backup and a migration read all of them.",
         makes_way: MakesWay::Nobody,
         refused: "-95018; the login of a device that would register itself fails with -95011 (MQTT 5: \
                   CONNACK 0x89, before: 3), and the trail says `full`. Things that are there log in.",
@@ -467,7 +467,8 @@ pools! {
         name: "trail",
         unit: "bytes of the trail",
         max: Max::Key("events.max_bytes", 1_073_741_824),
-        reason: "Events are on the disk for years.",
+        reason: "Events are on the disk for years. Organisations share it; in each the newest stay, whoever \
+                 caused them.",
         makes_way: MakesWay::Holder(
             "the oldest events of methods, then of alarms, sessions, things, limits, then refusals, then the acts of administrators",
         ),
