@@ -573,7 +573,7 @@ async fn connection(
     let is_prepared = is_over_tls(protocol) || slot.shared.http.trusted.contains(peer.ip());
     let (stream, remote_addr, shown) = if is_prepared {
         // Boxed: most connections need no room for it, and none does afterwards.
-        let prepared = Box::pin(prepare(&mut slot, stream, peer, (protocol, door)));
+        let prepared = Box::pin(prepare(&mut slot, &stop, stream, peer, (protocol, door)));
         match stop.run_until_cancelled(prepared).await {
             Some(Some(prepared)) => prepared,
             Some(None) | None => return,
@@ -620,6 +620,7 @@ const fn is_over_tls(protocol: Protocol) -> bool {
 /// Finds the real peer behind a proxy, and does the TLS handshake.
 async fn prepare(
     slot: &mut Slot,
+    stop: &CancellationToken,
     mut stream: TcpStream,
     peer: SocketAddr,
     (protocol, door): (Protocol, Door),
@@ -639,12 +640,16 @@ async fn prepare(
     let Some(acceptor) = shared.tls.as_ref().filter(|_| is_over_tls(protocol)) else {
         return Some((Stream::Tcp(stream), peer, None));
     };
+    let info = ConnInfo::new(protocol, peer);
     if let Some(met) = met_without_tls(&stream).await {
         metrics.connection_refused("tls");
-        wrong_door::log(&ConnInfo::new(protocol, peer), met);
+        wrong_door::log(&info, met);
         return None;
     }
-    match acceptor.accept(stream).await {
+    let account = SharedAccount::new(&shared.app.memory, Payer::stranger(&info), stop.clone());
+    let mut half = account.part();
+    half.set(limits::HANDSHAKE_BYTES_MAX);
+    match acceptor.accept(stream, &info, &shared.app.cores).await {
         Ok(tls::Accepted { stream, client }) => {
             let certificates = &shared.app.certificates;
             let shown = match client {

@@ -3,12 +3,14 @@
 //! libtr50 speaks nothing above TLS 1.0 (`docs/protocol/tr50.md` 0, fact 20); its devices use the
 //! plain listener.
 
+use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::Timestamp;
 use base::limits::{CERTIFICATE_NEAR_DAYS, LOGIN_WAIT, TLS_UNSENT_BYTES_MAX};
+use base::{ConnInfo, Timestamp};
+use futures_util::FutureExt;
 use parking_lot::RwLock;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
@@ -16,13 +18,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time;
 use tokio_rustls::TlsAcceptor;
 
-use super::in_turn::in_turn;
+use super::in_turn::{Turns, in_turn};
 use super::{Stream, certificate};
-use crate::app::ClientNames;
+use crate::app::{ClientNames, Cores, stranger};
 use crate::config::{ClientLogin, Tls};
 
 /// A TLS configuration that can't be used; one sentence for the operator.
@@ -133,7 +134,7 @@ pub fn expiry_warning(files: &Tls, now: Timestamp) -> Option<String> {
 pub struct Acceptor {
     current: RwLock<Current>,
     /// Half of the cores work on handshakes: a storm of them leaves the others to those who are in.
-    turns: Semaphore,
+    turns: Turns,
 }
 
 /// What new connections get.
@@ -156,7 +157,7 @@ impl Acceptor {
     /// An acceptor as `[tls]` describes it.
     pub fn new(files: &Tls) -> Result<Self, TlsError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let turns = Semaphore::new((cores / 2).max(1));
+        let turns = Turns::new((cores / 2).max(1));
         Ok(Self { current: RwLock::new(Current::read(files)?), turns })
     }
 
@@ -169,10 +170,17 @@ impl Acceptor {
     }
 
     /// Does the handshake, within [`LOGIN_WAIT`]. For the connection's own task: a handshake costs
-    /// milliseconds and waits for the peer.
-    pub async fn accept(&self, stream: TcpStream) -> Result<Accepted, HandshakeError> {
+    /// milliseconds, which its network has used of the cores, and waits for the peer.
+    pub async fn accept(
+        &self,
+        stream: TcpStream,
+        conn: &ConnInfo,
+        cores: &Cores,
+    ) -> Result<Accepted, HandshakeError> {
         let Current { config, login } = self.current.read().clone();
-        let handshake = in_turn(TlsAcceptor::from(config).accept(stream), &self.turns);
+        let mut handshake = TlsAcceptor::from(config).accept(stream);
+        let noted = poll_fn(|cx| cores.noted(stranger(conn), || handshake.poll_unpin(cx)));
+        let handshake = in_turn(noted, conn.network(), &self.turns);
         match time::timeout(LOGIN_WAIT, handshake).await {
             Ok(Ok(mut stream)) => {
                 stream.get_mut().1.set_buffer_limit(Some(TLS_UNSENT_BYTES_MAX));
@@ -217,6 +225,7 @@ fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
 mod tests {
     use std::fs;
 
+    use base::Protocol;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -295,14 +304,18 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("its address");
         let server = tokio::spawn(async move {
-            let (socket, _) = listener.accept().await.expect("accepting");
-            let mut stream = acceptor.accept(socket).await.expect("a handshake").stream;
+            let cores = Cores::full(1, &[]);
+            let (socket, peer) = listener.accept().await.expect("accepting");
+            let conn = ConnInfo::new(Protocol::Mqtts, peer);
+            let accepted = acceptor.accept(socket, &conn, &cores).await;
+            let mut stream = accepted.expect("a handshake").stream;
             let mut line = [0; 4];
             stream.read_exact(&mut line).await.expect("reading");
             stream.write_all(&line).await.expect("writing");
             stream.shutdown().await.expect("closing");
             let (socket, _) = listener.accept().await.expect("accepting");
-            assert!(matches!(acceptor.accept(socket).await, Err(HandshakeError::Failed(_))));
+            let accepted = acceptor.accept(socket, &conn, &cores).await;
+            assert!(matches!(accepted, Err(HandshakeError::Failed(_))));
         });
         let mut roots = RootCertStore::empty();
         roots.add(certificate).expect("a root");

@@ -1,12 +1,14 @@
 //! Every protocol through TLS.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use base::limits;
 use client::{Client, Trust, Url};
 use support::http::metrics;
-use support::{SOON, TestServer, call, connect};
+use support::{SOON, TestServer, call, connect, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 const LISTENERS: [&str; 3] = ["mqtts", "tcps", "https"];
@@ -22,6 +24,11 @@ impl Tls {
     /// Starts one for the name `127.0.0.1`; with `client_ca`, its own certificate is also the
     /// authority for those of clients.
     pub(crate) fn start(client_ca: bool) -> Self {
+        Self::with(client_ca, &[])
+    }
+
+    /// The same with more settings.
+    fn with(client_ca: bool, more: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a pair");
         let write = |name: &str, text: String| {
@@ -33,14 +40,15 @@ impl Tls {
         let key = write("key.pem", own.signing_key.serialize_pem());
         let (cert_path, key_path) = (certificate.to_str(), key.to_str());
         let ca = cert_path.filter(|_| client_ca).unwrap_or_default();
-        let server = TestServer::with(&[
+        let settings = [
             ("TR50D_TLS__CERT", cert_path.expect("UTF-8")),
             ("TR50D_TLS__KEY", key_path.expect("UTF-8")),
             ("TR50D_TLS__CLIENT_CA", ca),
             ("TR50D_MQTT__TLS_LISTEN", "127.0.0.1:0"),
             ("TR50D_TCP__TLS_LISTEN", "127.0.0.1:0"),
             ("TR50D_HTTP__TLS_LISTEN", "127.0.0.1:0"),
-        ]);
+        ];
+        let server = TestServer::with(&[&settings, more].concat());
         Self { server, certificate, _dir: dir }
     }
 
@@ -98,6 +106,38 @@ async fn a_stalled_handshake_holds_up_nobody() {
         let mut thing = connect(&tls.url(scheme, "quick")).await;
         call(&mut thing, "diag.ping", "").await;
     }
+}
+
+#[tokio::test]
+async fn the_newest_half_handshakes_of_who_has_most_close_when_memory_is_short() {
+    const BUDGET: usize = 16 * limits::HANDSHAKE_BYTES_MAX;
+    let (budget, frame) = (BUDGET.to_string(), (BUDGET / 16).to_string());
+    let settings =
+        [("TR50D_LIMITS__MEMORY_BYTES", &*budget), ("TR50D_LIMITS__MAX_FRAME_BYTES", &*frame)];
+    let tls = Tls::with(false, &settings);
+    let mut crowd = Vec::new();
+    for _ in 0..20 {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.2:0".parse().expect("an address")).expect("loopback");
+        let mut stream = socket.connect(tls.server.address("mqtts")).await.expect("a connection");
+        stream.write_all(b"\x16\x03\x01").await.expect("written");
+        crowd.push(stream);
+    }
+    let closed = async || {
+        let metrics = metrics(&tls.server).await;
+        let name = "tr50d_pool_evicted_total{pool=\"memory\"} ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |line| line.trim().parse().expect("a number"))
+    };
+    // Seven eighths of the budget are used before others make room.
+    eventually("some have closed", async || closed().await == 20 - 14).await;
+    let mut thing = connect(&tls.url("mqtts", "quick")).await;
+    call(&mut thing, "diag.ping", "").await;
+    assert_eq!(closed().await, 20 - 14 + 1);
+    let is_open = |stream: &TcpStream| {
+        stream.try_read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    assert!(is_open(&crowd[0]), "the oldest stays");
 }
 
 #[tokio::test]

@@ -125,6 +125,10 @@ pub const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// holds changes before that is noted: with 100,000 connections, 800 MB that nobody counts.
 pub const MEMORY_STEP_BYTES: usize = 8 * 1024;
 
+/// Bytes that a TLS handshake counts for until it is done: as many of half a message as rustls keeps, and
+/// it does not tell how many those are.
+pub const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
+
 /// Of what waits for a client in a queue of the broker, the step in which its connection hears of it.
 pub const WAITING_STEP_BYTES: usize = 64 * 1024;
 
