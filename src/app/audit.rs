@@ -365,19 +365,21 @@ impl App {
     /// # Errors
     ///
     /// The store failed.
-    pub async fn settle_events(self: &Arc<Self>, now: Timestamp) -> Result<(), StoreError> {
-        // One of those who ask writes for all, for it is the server's work and nobody pays for it.
-        let settling = self.settling.lock().await;
-        let mut written = Receipt::nothing();
+    pub async fn settle_events(self: &Arc<Self>) -> Result<(), StoreError> {
         if self.events.has_unwritten_refusals() {
             let app = self.clone();
-            // There may be thousands. Without room for what was refused lately, what is there can be
-            // read all the same.
-            let write = move || app.events.write_refusals(now).unwrap_or_default();
-            written = self.offload(Worker::Server, write).await.unwrap_or_default();
+            self.settling.written(move || app.clone().write_refusals()).await;
         }
-        drop(settling);
-        written.and(self.tables.writer().barrier()?).await
+        self.tables.writer().barrier()?.await
+    }
+
+    /// Submits what was refused: the server's work, for which nobody pays.
+    async fn write_refusals(self: Arc<Self>) {
+        let app = self.clone();
+        // There may be thousands. Without room for what was refused lately, what is there can be read all
+        // the same; who reads waits for all that was submitted.
+        let write = move || drop(app.events.write_refusals(app.clock.now()));
+        let _ = self.offload(Worker::Server, write).await;
     }
 
     /// Reads the stream, as [`Events::read`] says.

@@ -72,6 +72,7 @@ mod second_factor;
 mod secret;
 mod session_log;
 mod shared_looks;
+mod settling;
 mod sight;
 mod taken_names;
 mod token_guesses;
@@ -181,8 +182,8 @@ pub struct App {
     tables: Tables,
     /// What happened.
     events: Arc<Events>,
-    /// Of the one who has what was refused written for those who read events.
-    settling: tokio::sync::Mutex<()>,
+    /// Those who wait until what was refused is written, to read events.
+    settling: Arc<settling::Settling>,
     event_pieces: event_pieces::EventPieces,
     passwords: Passwords,
     token_guesses: token_guesses::TokenGuesses,

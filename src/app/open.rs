@@ -189,7 +189,7 @@ impl App {
             connection_history,
             tables,
             events,
-            settling: tokio::sync::Mutex::default(),
+            settling: Arc::default(),
             passwords: Passwords::new(cores / 2, &pools, &turns_of_cores),
             token_guesses: token_guesses::TokenGuesses::new(&pools),
             taken_names: taken_names::TakenNames::new(&pools),

@@ -73,7 +73,7 @@ impl Drop for Look {
 
 /// Tells those who have joined, a few at once: of thousands who are woken together, each is a piece of
 /// work for which others would wait.
-async fn tell(joined: Vec<oneshot::Sender<Found>>, found: Found) {
+pub(super) async fn tell<T: Clone>(joined: Vec<oneshot::Sender<T>>, found: T) {
     for (number, joined) in joined.into_iter().enumerate() {
         // Who has gone meanwhile need not hear of it.
         let _ = joined.send(found.clone());

@@ -107,9 +107,9 @@ pub(super) struct Wanted {
 /// `audit.list`. What was refused a moment ago is written first, so that it is in the list.
 pub fn list(call: &Call<'_>, Strict(params): Strict<ListParams>) -> Result<Later, Failure> {
     let wanted = Wanted::of(call, params)?;
-    let (app, now, worker) = (call.app.clone(), call.now, call.worker());
+    let (app, worker) = (call.app.clone(), call.worker());
     Ok(Later::new(async move {
-        app.settle_events(now).await?;
+        app.settle_events().await?;
         let inner = app.clone();
         let trail = app.offload(worker, move || wanted.read(&inner)).await??;
         Ok(After(trail, crate::app::Effects::default()))

@@ -83,9 +83,9 @@ struct Wanted {
 /// `event.list`. What was refused a moment ago is written first, so that it is in the list.
 pub fn list(call: &Call<'_>, Strict(params): Strict<ListParams>) -> Result<Later, Failure> {
     let wanted = Wanted::of(call, params)?;
-    let (app, now, worker) = (call.app.clone(), call.now, call.worker());
+    let (app, worker) = (call.app.clone(), call.worker());
     Ok(Later::written(async move {
-        app.settle_events(now).await?;
+        app.settle_events().await?;
         let inner = app.clone();
         let write = move || {
             let mut text = Vec::new();

@@ -82,9 +82,9 @@ pub fn failures(call: &Call<'_>, Strict(params): Strict<FailuresParams>) -> Resu
     let group_by = params.group_by.as_deref().filter(|name| !name.is_empty());
     let group_by = group_by.map(GroupBy::read).transpose()?;
     let wanted = wanted(call, params)?;
-    let (app, now, worker) = (call.app.clone(), call.now, call.worker());
+    let (app, worker) = (call.app.clone(), call.worker());
     Ok(Later::new(async move {
-        app.settle_events(now).await?;
+        app.settle_events().await?;
         let inner = app.clone();
         let read = move || match group_by {
             Some(by) => Groups::read(&inner, &wanted, by).map(Answer::Groups),

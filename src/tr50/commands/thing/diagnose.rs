@@ -69,14 +69,14 @@ pub(super) fn diagnose(
     let own = || call.session.who().own_key().map(str::to_owned);
     let key = named.or_else(own).ok_or_else(|| missing("key"))?;
     check_may_ask(call, &key)?;
-    let (app, now, worker) = (call.app.clone(), call.now, call.worker());
+    let (app, worker) = (call.app.clone(), call.worker());
     let asker = Asker {
         org: call.session.org_id(),
         network: call.conn.network(),
         sees_all: call.session.access().authority().sees_all(),
     };
     Ok(Later::new(async move {
-        app.settle_events(now).await?;
+        app.settle_events().await?;
         let inner = app.clone();
         let look = move || Look { app: &inner, asker }.at(&key);
         let diagnosis = app.offload(worker, look).await??;
