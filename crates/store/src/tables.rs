@@ -3,7 +3,7 @@
 //!
 //! Errors of the functions here are the store's.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -13,8 +13,9 @@ use parking_lot::{Mutex, MutexGuard};
 use super::writer::{Durability, Receipt, Writer};
 use super::{Batch, Month, Row, Store, StoreError, Table};
 
-/// Locks for changes of records that are read first; an owner has one of them.
-const LOCKS: usize = 64;
+/// Locks for changes of records that are read first; an owner has one of them. A batch of points holds
+/// one for as long as a tenth of a second, for which so few others wait.
+const LOCKS: usize = 1024;
 
 /// The tables. A clone is a second handle of the same ones.
 #[derive(Clone)]
@@ -22,13 +23,16 @@ pub struct Tables {
     store: Arc<dyn Store>,
     writer: Writer,
     locks: Arc<[Mutex<()>; LOCKS]>,
+    /// Nobody can tell which owners have the same lock, and choose theirs for that.
+    hasher: RandomState,
 }
 
 impl Tables {
     /// The tables of a store, whose writer starts now.
     pub fn new(store: Arc<dyn Store>, durability: Durability) -> Self {
         let writer = Writer::spawn(store.clone(), durability);
-        Self { store, writer, locks: Arc::new(std::array::from_fn(|_| Mutex::new(()))) }
+        let locks = Arc::new(std::array::from_fn(|_| Mutex::new(())));
+        Self { store, writer, locks, hasher: RandomState::new() }
     }
 
     /// The store itself: what is committed.
@@ -121,10 +125,12 @@ impl Tables {
     /// Keeps others from changing what belongs to this owner: to be held from the reading of a
     /// record to the handing over of its change, never across an await, and only one at a time.
     pub fn exclusive(&self, owner: &[u8]) -> Exclusive<'_> {
-        let mut hasher = DefaultHasher::new();
-        owner.hash(&mut hasher);
-        let lock = self.locks[hasher.finish() as usize % LOCKS].lock();
+        let lock = self.locks[self.lock_of(owner)].lock();
         Exclusive { _lock: lock, _paused: yield_point::pause() }
+    }
+
+    fn lock_of(&self, owner: &[u8]) -> usize {
+        self.hasher.hash_one(owner) as usize % LOCKS
     }
 }
 
@@ -147,6 +153,17 @@ fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::memory::MemoryStore;
+
+    #[test]
+    fn which_owners_share_a_lock_is_another_matter_in_each_server() {
+        let tables = || Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
+        let locks = |tables: &Tables| -> Vec<_> {
+            (0..64_u8).map(|owner| tables.lock_of(&[owner])).collect()
+        };
+        let (one, other) = (tables(), tables());
+        assert_ne!(locks(&one), locks(&other));
+        assert_eq!(locks(&one), locks(&one.clone()));
+    }
 
     #[tokio::test]
     async fn rows_with_a_prefix_come_in_pages() {
