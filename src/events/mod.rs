@@ -21,7 +21,7 @@ mod reader;
 mod refusals;
 mod shares;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,7 +107,7 @@ pub struct Events {
     refusals: Mutex<Counted>,
     state: Mutex<State>,
     ring: Ring,
-    /// The keys of organisations, for readers.
+    /// The keys of organisations, for readers; of those that are gone, while rows show them.
     keys: RwLock<HashMap<OrgId, Arc<str>>>,
 }
 
@@ -424,6 +424,12 @@ impl Events {
             }
             range.bytes > 0
         });
+        // Rows of the trail have their keys themselves.
+        let shows_key = |(class, _): &&(Class, OrgId)| !Class::TRAIL.contains(class);
+        let shown: HashSet<_> = ranges.keys().filter(shows_key).map(|(_, org)| *org).collect();
+        let mut keys = self.keys.write();
+        keys.retain(|org, _| !gone.contains_key(org) || shown.contains(org));
+        drop(keys);
         // One that has others below it, which are gone too, shows to whom these belong.
         let needed: Vec<_> = gone.values().flatten().copied().collect();
         gone.retain(|org, _| {

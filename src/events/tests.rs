@@ -426,6 +426,28 @@ async fn an_organisation_that_is_gone_keeps_its_place_while_it_has_events() {
     assert_eq!(open(&store, u64::MAX).1.above_gone(org(2)), None);
 }
 
+#[tokio::test]
+async fn the_name_of_an_organisation_that_is_gone_is_kept_while_rows_show_it() {
+    let store = Arc::new(MemoryStore::new());
+    let (tables, events) = open(&store, u64::MAX);
+    let (there, soon_gone, with_rows) = (org(1), org(2), org(3));
+    for (org, key) in [(there, "there"), (soon_gone, "gone"), (with_rows, "with-rows")] {
+        events.name_org(org, key);
+    }
+    // Acts stay for ever, and say themselves how the organisation was called.
+    put(&tables, &events, new(Class::Administration, &[2, 3], "x", NOW)).await;
+    put(&tables, &events, new(Class::Sessions, &[3], "x", NOW)).await;
+    let mut batch = Batch::default();
+    [soon_gone, with_rows].iter().for_each(|org| events.org_goes(&mut batch, *org, Some(there)));
+    tables.submit(batch).expect("room").await.expect("stored");
+    let name_of = |org| events.key_of(Class::Sessions, org);
+    events.expire(NOW).expect("nothing is old");
+    assert_eq!([there, soon_gone].map(|org| name_of(org).is_some()), [true, false]);
+    assert_eq!(name_of(with_rows).as_deref(), Some("with-rows"));
+    events.expire(NOW.plus_seconds(3 * 86_400)).expect("removed");
+    assert_eq!([there, with_rows].map(|org| name_of(org).is_some()), [true, false]);
+}
+
 #[test]
 fn a_diff_shows_what_changed_and_no_secret() {
     let map = |value: Value| value.as_object().cloned().expect("an object");
