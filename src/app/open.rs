@@ -235,7 +235,7 @@ impl App {
         for session in self.sessions.all() {
             self.metrics.session_started(session.kind().as_str());
             if let Who::User(user) = session.who() {
-                self.passwords.note_known(&user.email, session.conn().remote_addr.ip());
+                self.passwords.note_known(user, session.conn().remote_addr.ip());
             }
         }
         self.note_stop(stopped.into_iter(), now);

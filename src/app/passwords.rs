@@ -6,8 +6,8 @@
 
 mod queue;
 
+use std::collections::VecDeque;
 use std::collections::hash_map::HashMap;
-use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use queue::{Asker, Key, Queue};
 
 use super::cores::Cores;
+use super::known_networks::KnownNetworks;
 
 /// Checks passwords.
 pub(super) struct Passwords {
@@ -52,13 +53,13 @@ impl Passwords {
             changes: queue(Pool::PasswordChanges, 1, changes),
             pools: pools.clone(),
             cores: cores.clone(),
-            failures: Mutex::default(),
+            failures: Mutex::new(Failures::new(pools)),
         }
     }
 
-    /// Notes that the user of this name has logged in from there.
-    pub(super) fn note_known(&self, name: &str, from: IpAddr) {
-        self.failures.lock().know(Source::new(name, network_of(from)));
+    /// Notes that the user has logged in from there.
+    pub(super) fn note_known(&self, user: &User, from: IpAddr) {
+        self.failures.lock().known.know(network_of(from), payer_of(user));
     }
 
     /// Forgets what failed of this account, or at this network: how many names were locked.
@@ -78,12 +79,12 @@ impl Passwords {
         locked
     }
 
-    /// Notes that the user of this name has shown all that a login needs.
-    pub(super) fn note_right(&self, name: &str, from: IpAddr) {
-        let source = Source::new(name, network_of(from));
+    /// Notes that the user has shown all that a login needs.
+    pub(super) fn note_right(&self, user: &User, from: IpAddr) {
+        let network = network_of(from);
         let mut failures = self.failures.lock();
-        failures.forgive(&source);
-        failures.know(source);
+        failures.forgive(&Source::new(&user.email, network));
+        failures.known.know(network, payer_of(user));
     }
 
     /// Counts a login that failed behind a right password.
@@ -112,14 +113,14 @@ impl Passwords {
         from: IpAddr,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        let source = Source::new(name, network_of(from));
+        let network = network_of(from);
         let failures = self.failures.lock();
-        failures.check(&source, now)?;
+        failures.check(&Source::new(name, network), now)?;
         let guessed = failures.accounts.get(&codes_of(name));
         let guessed = guessed.filter(|guessed| guessed.count > limits::USER_CODE_FAILURES_MAX);
         let age_ms = guessed.map(|guessed| now.millis_since(guessed.since));
         match age_ms.and_then(|age_ms| limits::LOGIN_FAILURES_WITHIN_MS.checked_sub(age_ms)) {
-            Some(left_ms) if !failures.knows(&source) => {
+            Some(left_ms) if !failures.known.knows(network, account_of(name)) => {
                 Err(Refusal::Locked { seconds: left_ms.div_ceil(1000) })
             }
             _ => Ok(()),
@@ -171,14 +172,14 @@ impl Passwords {
         Try { user, name, password, from, now }: Try<'_>,
     ) -> Result<Arc<User>, Refusal> {
         let network = network_of(from);
-        let source = Source::new(name, network);
+        let (source, account) = (Source::new(name, network), account_of(name));
         let known = {
             let failures = self.failures.lock();
             failures.check(&source, now)?;
-            failures.knows(&source)
+            failures.known.knows(network, account)
         };
         let Place { from, tenant } = place;
-        let asker = Asker { from, account: account_of(name), tenant, known };
+        let asker = Asker { from, account, tenant, known };
         let fits = password.len() <= limits::PASSWORD_BYTES_MAX;
         let user = user.filter(|_| fits);
         let password = if fits { password } else { String::new() };
@@ -198,12 +199,12 @@ impl Passwords {
                 // With a second factor, a right password is half of it.
                 if !user.second_factor.is_active() {
                     failures.forgive(&source);
-                    failures.know(source);
+                    failures.known.know(network, (user.home, account));
                 }
                 Ok(user)
             }
             _ => {
-                failures.count(source, (asker.account, network), now);
+                failures.count(source, (account, network), now);
                 Err(Refusal::BadCredentials)
             }
         }
@@ -287,6 +288,11 @@ fn account_of(name: &str) -> Key {
     key_of(b"account", name.to_lowercase())
 }
 
+/// The account of a user, and the organisation that has a share of what is known.
+fn payer_of(user: &User) -> (OrgId, Key) {
+    (user.home, account_of(&user.email))
+}
+
 fn codes_of(name: &str) -> Key {
     key_of(b"codes", name.to_lowercase())
 }
@@ -305,7 +311,6 @@ impl Source {
     }
 }
 
-#[derive(Default)]
 struct Failures {
     of: HashMap<Source, Failing>,
     oldest_first: VecDeque<Source>,
@@ -314,8 +319,7 @@ struct Failures {
     accounts: HashMap<Key, Failing>,
     oldest_accounts_first: VecDeque<Key>,
     /// From where accounts have logged in.
-    known: HashSet<Source>,
-    oldest_known_first: VecDeque<Source>,
+    known: KnownNetworks<Key>,
 }
 
 struct Failing {
@@ -327,6 +331,16 @@ struct Failing {
 }
 
 impl Failures {
+    fn new(pools: &Arc<Pools>) -> Self {
+        Self {
+            of: HashMap::new(),
+            oldest_first: VecDeque::new(),
+            accounts: HashMap::new(),
+            oldest_accounts_first: VecDeque::new(),
+            known: KnownNetworks::new(Pool::KnownUsers, limits::KNOWN_LOGINS_MAX, pools),
+        }
+    }
+
     fn check(&self, source: &Source, now: Timestamp) -> Result<(), Refusal> {
         let locked_until = self.of.get(source).and_then(|failing| failing.locked_until);
         match locked_until.map(|until| until.millis_since(now)) {
@@ -335,25 +349,8 @@ impl Failures {
         }
     }
 
-    fn knows(&self, source: &Source) -> bool {
-        self.known.contains(source)
-    }
-
-    fn know(&mut self, source: Source) {
-        if self.known.contains(&source) {
-            return;
-        }
-        if self.known.len() >= limits::KNOWN_LOGINS_MAX
-            && let Some(oldest) = self.oldest_known_first.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        self.oldest_known_first.push_back(source.clone());
-        self.known.insert(source);
-    }
-
     fn count(&mut self, source: Source, (account, network): (Key, IpAddr), now: Timestamp) {
-        let known = self.knows(&source);
+        let known = self.known.knows(network, account);
         // Where the owner logs in, strangers elsewhere change nothing; and wherever there was no
         // failure yet, there is one try.
         let attacked = !known && {
@@ -534,7 +531,7 @@ mod tests {
     #[test]
     fn failures_count_in_a_row_and_within_half_an_hour() {
         let source = Source::new(NAME, HERE);
-        let mut failures = Failures::default();
+        let mut failures = Failures::new(&Arc::default());
         let fail = |failures: &mut Failures, times, at: u64| {
             for _ in 0..times {
                 failures.count(source.clone(), (account_of(NAME), HERE), NOW.plus_seconds(at));
@@ -568,7 +565,7 @@ mod tests {
 
     #[test]
     fn the_memory_for_failures_has_a_bound() {
-        let mut failures = Failures::default();
+        let mut failures = Failures::new(&Arc::default());
         for number in 0..limits::FAILING_LOGINS_MAX + 100 {
             let name = number.to_string();
             failures.count(Source::new(&name, HERE), (account_of(&name), HERE), NOW);
@@ -582,14 +579,14 @@ mod tests {
 
     #[test]
     fn many_addresses_get_one_guess_each_and_the_owner_all_of_hers() {
-        let mut failures = Failures::default();
+        let mut failures = Failures::new(&Arc::default());
         let address = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(number));
         let source = |number| Source::new(NAME, address(number));
-        failures.know(source(0));
+        failures.known.know(address(0), (OrgId::from_bytes([1; 12]), account_of(NAME)));
         let mut guess = |number: u32| {
             let free = failures.check(&source(number), NOW).is_ok();
             if free {
-                failures.count(source(number), (account_of(NAME), HERE), NOW);
+                failures.count(source(number), (account_of(NAME), address(number)), NOW);
             }
             free
         };

@@ -186,7 +186,7 @@ impl App {
             self.passwords.count_wrong_code(&user.email, from, now);
             return Err(Refusal::BadCode.into());
         };
-        self.passwords.note_right(&user.email, from);
+        self.passwords.note_right(&user, from);
         self.second_factors.done(user.id, conn);
         receipt.await?;
         Ok(user)

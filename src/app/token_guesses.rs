@@ -4,16 +4,17 @@
 //! ones a network gets no answer but for those applications that have logged in from there before:
 //! one device with a wrong token keeps out none of its neighbours.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::HashMap;
-use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use base::pool::{Pool, Pools};
-use base::shares::Shares;
 use base::{ApplicationId, OrgId, Timestamp, limits};
 use parking_lot::Mutex;
 use rules::identity::Refusal;
+
+use super::known_networks::KnownNetworks;
 
 /// What was guessed, and who is known.
 pub(super) struct TokenGuesses(Mutex<State>);
@@ -23,10 +24,7 @@ struct State {
     /// each of them.
     wrong: HashMap<IpAddr, Wrong>,
     oldest_first: VecDeque<IpAddr>,
-    /// The networks of each application, and in their order.
-    known: HashSet<(IpAddr, ApplicationId)>,
-    oldest_known_first: HashMap<Payer, VecDeque<IpAddr>>,
-    shares: Shares<ApplicationId>,
+    known: KnownNetworks<ApplicationId>,
 }
 
 /// An application, and its organisation.
@@ -39,13 +37,11 @@ struct Wrong {
 
 impl TokenGuesses {
     pub(super) fn new(pools: &Arc<Pools>) -> Self {
-        let most = limits::TOKEN_NETWORKS_MAX as u64;
+        let most = limits::TOKEN_NETWORKS_MAX;
         Self(Mutex::new(State {
             wrong: HashMap::new(),
             oldest_first: VecDeque::new(),
-            known: HashSet::new(),
-            oldest_known_first: HashMap::new(),
-            shares: Shares::new(Pool::KnownApplications, most, pools),
+            known: KnownNetworks::new(Pool::KnownApplications, most, pools),
         }))
     }
 
@@ -63,12 +59,12 @@ impl TokenGuesses {
     ) -> Result<(), Refusal> {
         let mut state = self.0.lock();
         if let Some(seconds) = state.locked_s(network, now) {
-            let known = found.is_some_and(|(_, id)| state.known.contains(&(network, id)));
+            let known = found.is_some_and(|(_, id)| state.known.knows(network, id));
             return if known { Ok(()) } else { Err(Refusal::Locked { seconds }) };
         }
         match found {
             Some(payer) => {
-                state.know(network, payer);
+                state.known.know(network, payer);
                 Ok(())
             }
             None => {
@@ -115,25 +111,6 @@ impl State {
         let wrong = self.wrong.entry(network).or_insert(Wrong { count: 0, since: now });
         wrong.count += 1;
     }
-
-    fn know(&mut self, network: IpAddr, payer: Payer) {
-        let Self { known, oldest_known_first: orders, shares, .. } = self;
-        if known.contains(&(network, payer.1)) {
-            return;
-        }
-        let taken = shares.take_from_most_or_own(payer, 1, |org, application| {
-            let Some(order) = orders.get_mut(&(org, application)) else { return 0 };
-            let oldest = order.pop_front();
-            if order.is_empty() {
-                orders.remove(&(org, application));
-            }
-            oldest.map_or(0, |oldest| u64::from(known.remove(&(oldest, application))))
-        });
-        if taken.is_ok() {
-            known.insert((network, payer.1));
-            orders.entry(payer).or_default().push_back(network);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -167,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_for_networks_has_a_bound_and_others_stay_known() {
+    fn the_memory_for_networks_has_a_bound() {
         let guesses = TokenGuesses::new(&Arc::default());
         let other = IpAddr::from([192, 0, 2, 1]);
         guesses.note(Some(payer(2)), other, NOW).expect("welcome");
@@ -180,7 +157,6 @@ mod tests {
         let state = guesses.0.lock();
         let most = limits::TOKEN_NETWORKS_MAX;
         assert_eq!((state.wrong.len(), state.oldest_first.len()), (most, most));
-        assert_eq!((state.known.len(), state.shares.held()), (most, most as u64));
-        assert!(state.known.contains(&(other, payer(2).1)));
+        assert!(state.known.knows(other, payer(2).1));
     }
 }

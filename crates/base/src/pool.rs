@@ -411,6 +411,15 @@ pools! {
         makes_way: MakesWay::Nobody,
         refused: "-95010: who can't be counted finds no name.",
     };
+    KnownUsers: PoolInfo {
+        name: "known_users",
+        unit: "networks from which users have logged in",
+        max: Max::Fixed(limits::KNOWN_LOGINS_MAX as u64),
+        reason: "Those come before strangers while others guess passwords; each takes some 100 to 400 \
+                 bytes of memory.",
+        makes_way: MakesWay::Holder("the network from which a user came first"),
+        refused: "Nothing, unless passwords are guessed: then one from there is a stranger's.",
+    };
     KnownApplications: PoolInfo {
         name: "known_applications",
         unit: "networks from which applications have logged in",
