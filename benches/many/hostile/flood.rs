@@ -1,11 +1,14 @@
 //! Which floods there are, and what one act of each is.
 
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use client::{Client, Options, Target, Url};
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 use support::Endpoints;
 use support::mqtt::{Connect, Wire, text};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,6 +49,10 @@ pub(crate) enum Flood {
     Callers,
     /// Peers that ask for long lists and don't read them
     Unread,
+    /// Requests of a hundred lists each
+    LongRequests,
+    /// Long lists that are to be compressed (`apiz`)
+    Compressed,
 }
 
 /// Things in the organisation of the flood, where there have to be many.
@@ -63,7 +70,10 @@ const SINK: &str = "sink";
 impl Flood {
     /// Whether the organisation of the flood has many things.
     pub(crate) const fn needs_things(self) -> bool {
-        matches!(self, Self::Searches | Self::LongLists | Self::Unread)
+        matches!(
+            self,
+            Self::Searches | Self::LongLists | Self::Unread | Self::LongRequests | Self::Compressed
+        )
     }
 
     /// Workers of those who notice: with fewer, acts that take a second would be late.
@@ -148,7 +158,10 @@ impl Actor {
             (Flood::FileTickets, _) => self.ticket().await.map(drop),
             (Flood::Transfers, _) => self.transfer().await,
             (Flood::Searches, _) => self.call("thing.search", r#"{"query":"*nothing*"}"#).await,
-            (Flood::LongLists, _) | (Flood::Unread, false) => {
+            (Flood::LongRequests, true) => self.ask_for_a_hundred().await,
+            (Flood::LongRequests, false) => self.call("thing.list", r#"{"limit":50}"#).await,
+            (Flood::Compressed, true) => self.ask_compressed().await,
+            (Flood::LongLists, _) | (Flood::Unread | Flood::Compressed, false) => {
                 self.call("thing.list", r#"{"limit":2000}"#).await
             }
             (Flood::Unread, true) => self.ask_and_not_read().await,
@@ -335,6 +348,28 @@ impl Actor {
             Ok(None) => Err("closed".to_owned()),
             _ => Ok(()),
         }
+    }
+
+    async fn ask_for_a_hundred(&mut self) -> Result<(), String> {
+        let one =
+            |number| format!(r#""{number}":{{"command":"thing.list","params":{{"limit":50}}}}"#);
+        let request = format!("{{{}}}", (0..100).map(one).collect::<Vec<_>>().join(","));
+        self.ask("api/1", request.as_bytes()).await
+    }
+
+    async fn ask_compressed(&mut self) -> Result<(), String> {
+        const ASK: &str = r#"{"1":{"command":"thing.list","params":{"limit":2000}}}"#;
+        let mut request = ZlibEncoder::new(Vec::new(), Compression::fast());
+        let written = request.write_all(ASK.as_bytes()).and_then(|()| request.finish());
+        self.ask("apiz/1", &written.map_err(|error| error.to_string())?).await
+    }
+
+    /// Sends a request and reads what is answered.
+    async fn ask(&mut self, topic: &str, request: &[u8]) -> Result<(), String> {
+        let wire = self.plain().await;
+        let publish = support::mqtt::frame(0x30, &[&text(topic), &[0], request]);
+        wire.send(&publish).await;
+        answer_of(wire, 0x30).await.map(drop)
     }
 
     async fn ask_and_not_read(&mut self) -> Result<(), String> {

@@ -280,10 +280,10 @@ pub(super) fn check_list(
 
 /// Fails when what a user is in an organisation takes too much of the user's record, which is
 /// others', too, and no less than before.
-pub(super) fn check_size(held: &Membership, before: Option<&Membership>) -> Result<(), Failure> {
+pub(super) fn check_size(held: &Membership, before: &Membership) -> Result<(), Failure> {
     let most = limits::MEMBERSHIP_BYTES_MAX;
     let taken = |held: &Membership| encode(held).len();
-    if taken(held) <= before.map_or(0, taken).max(most) {
+    if taken(held) <= taken(before).max(most) {
         return Ok(());
     }
     let sentence = format!("A membership takes at most {most} bytes: some hundred roles and tags.");

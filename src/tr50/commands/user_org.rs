@@ -236,7 +236,7 @@ impl UpdateParams {
         edit.flag("allowSubOrgAccess", &mut held.sub_orgs, self.sub_orgs);
         edit.list("tags", &mut held.tags, self.tags)?;
         edit.check()?;
-        authorize::check_size(held, Some(&before))?;
+        authorize::check_size(held, &before)?;
         authorize::check_may_grant(call, held)
     }
 }
