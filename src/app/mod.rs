@@ -98,6 +98,7 @@ pub use delivery::notice_to;
 pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
 pub use event_topics::{EventSubscription, EventTopics, is_event_filter};
 pub use following::Following;
+pub use gzip::deflated;
 pub use holder::{Asker, Holder, asker, stranger};
 pub use large_replies::LargeReplies;
 pub use login::{Arrival, Credentials, LoginError, LoginFrom, address_full, login_failure};
@@ -388,7 +389,7 @@ pub(crate) mod tests {
         (Arc::new(app), store)
     }
 
-    async fn login(app: &App) -> Result<Arc<Session>, Failure> {
+    pub(crate) async fn login(app: &App) -> Result<Arc<Session>, Failure> {
         let remote_addr = "192.0.2.1:5".parse().expect("an address");
         let conn = ConnInfo::new(Protocol::Http, remote_addr);
         let credentials = Credentials::Application {

@@ -151,14 +151,15 @@ impl State {
     }
 
     /// Of the organisation, and there of the principal, for which least is and was done; of equals
-    /// what came first.
+    /// what came first, but before it the rest of what has begun, whose results are in memory.
     fn next_number(&self) -> Option<u64> {
         let weight = |worker: &Worker| {
             let principal = worker.principal();
             let of_principal = principal
                 .and_then(|(org, principal)| Some(self.principals.get(&org)?.weight(&principal)))
                 .unwrap_or_default();
-            (self.orgs.weight(&worker.org()), of_principal)
+            let is_new = !matches!(worker, Worker::Begun(..));
+            (self.orgs.weight(&worker.org()), of_principal, is_new)
         };
         let least = self.waiting.iter().min_by_key(|(_, waiting)| weight(&waiting.worker));
         least.map(|(number, _)| *number)
@@ -324,6 +325,17 @@ mod tests {
         // Each of the first organisation's takes as long as two of the second's.
         let order = jobs.order(|name| if name.starts_with('c') { 10 } else { 20 });
         assert_eq!(order, ["a1", "c1", "c2", "b1", "c3", "a2", "a3", "a4"]);
+    }
+
+    #[test]
+    fn what_has_begun_comes_before_more_of_the_same_principal_and_not_of_others() {
+        let mut jobs = Jobs::new();
+        let Worker::Principal(org, principal) = worker(1, 1) else { panic!("a principal") };
+        jobs.add("a1", worker(1, 1));
+        jobs.add("a2", worker(1, 1));
+        jobs.add("b1", worker(2, 1));
+        jobs.add("rest of a1", Worker::Begun(org, principal));
+        assert_eq!(jobs.order(|_| 10), ["rest of a1", "b1", "a1", "a2"]);
     }
 
     #[test]

@@ -4,8 +4,9 @@
 use std::io::Read;
 
 use base::{Code, Failure, limits};
-use flate2::Compression;
-use flate2::read::{ZlibDecoder, ZlibEncoder};
+use flate2::read::ZlibDecoder;
+
+use crate::app;
 
 /// Inflates a request that came in a frame of at most `frame_max` bytes.
 ///
@@ -32,22 +33,7 @@ pub(super) fn inflate(payload: &[u8], frame_max: usize) -> Result<Vec<u8>, Failu
 
 /// Deflates a reply if the request was deflated.
 pub(super) fn deflate_if(compressed: bool, text: Vec<u8>) -> Vec<u8> {
-    if !compressed {
-        return text;
-    }
-    let mut deflated = Vec::with_capacity(text.len() / 2 + 16);
-    // Reading from memory does not fail.
-    let _ = ZlibEncoder::new(text.as_slice(), Compression::default()).read_to_end(&mut deflated);
-    deflated
-}
-
-/// As [`deflate_if`]; what takes long is done where it holds nobody up.
-pub(super) async fn deflate_aside_if(compressed: bool, text: Vec<u8>) -> Vec<u8> {
-    if !compressed || text.len() <= limits::DEFLATE_AT_ONCE_BYTES {
-        return deflate_if(compressed, text);
-    }
-    // It does not panic; when the server stops, nobody waits for the reply.
-    tokio::task::spawn_blocking(move || deflate_if(true, text)).await.unwrap_or_default()
+    if compressed { app::deflated(&text) } else { text }
 }
 
 #[cfg(test)]

@@ -2,25 +2,27 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ::mqtt::QoS;
-
+use base::limits;
+use rules::directory::Session;
 use store::Receipt;
 
 use super::client::Done;
-use super::compress;
 use super::logged_in::AckReason;
 use super::reply::ReplyTo;
 use super::thing_command::Judged;
+use crate::app::{App, deflated};
 use crate::edge::pending::Work;
-use crate::tr50::Pending;
+use crate::tr50::{Pending, Reply};
 
 /// A reply, or an acknowledgement, that takes time.
 pub enum Promise {
     /// The reply to a request, and where it goes; none when it has gone.
     Reply(Option<ReplyTo>, Pending),
-    /// The same, deflated on another thread; whether it only looks.
+    /// The same, deflated; whether it only looks.
     Deflated(Work<Done>, bool),
     /// The acknowledgement of a command that was published to a topic.
     Command(QoS, u16, Box<Judged>),
@@ -34,25 +36,26 @@ pub enum Promise {
 
 impl Promise {
     /// The reply to a request.
-    pub fn reply(to: ReplyTo, pending: Pending) -> Self {
-        if !to.compressed {
-            return Self::Reply(Some(to), pending);
-        }
-        let only_looks = pending.only_looks;
-        let work = async move {
-            let reply = pending.await.map(|text| compress::deflate_aside_if(true, text)).await;
-            Done::Reply(to, reply)
-        };
-        Self::Deflated(Box::pin(work), only_looks)
+    pub const fn reply(to: ReplyTo, pending: Pending) -> Self {
+        Self::Reply(Some(to), pending)
     }
 
-    /// The same for a reply that is there and has only to be deflated.
-    pub fn deflated(to: ReplyTo, text: Vec<u8>) -> Self {
+    /// The same, deflated; `only_looks`: whether the reply is all that comes of it.
+    pub fn deflated(
+        to: ReplyTo,
+        reply: impl Future<Output = Reply> + Send + 'static,
+        only_looks: bool,
+        app: Arc<App>,
+        session: Arc<Session>,
+    ) -> Self {
         let work = async move {
-            let text = compress::deflate_aside_if(true, text).await;
-            Done::Reply(to, crate::tr50::Reply::from_bytes(text))
+            let deflate = async |text: Vec<u8>| match text.len() {
+                0..=limits::DEFLATE_AT_ONCE_BYTES => deflated(&text),
+                _ => app.deflate(text, &session).await,
+            };
+            Done::Reply(to, reply.await.map(deflate).await)
         };
-        Self::Deflated(Box::pin(work), true)
+        Self::Deflated(Box::pin(work), only_looks)
     }
 
     /// Whether the reply is all that comes of it.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,9 +18,9 @@ use crate::edge::mqtt::inflight::delivered;
 use crate::edge::mqtt::promise::Promise;
 use crate::edge::mqtt::reply::{Reply, ReplyTo};
 use crate::edge::mqtt::{MqttServer, compress};
-use crate::tr50::Pending;
 use crate::tr50::dispatch::note_failed;
 use crate::tr50::exchange;
+use crate::tr50::{self, Pending};
 
 /// Bytes of the longest suffix with which `reply` is a topic still; `api` is shorter.
 const SUFFIX_BYTES_MAX: usize = topic::TOPIC_BYTES_MAX - "reply".len();
@@ -87,13 +88,15 @@ impl LoggedIn {
         let (app, room) = (&server.app, owed.has_room(held));
         match exchange::on_connection(app, &self.caller, &payload, room, now, &mut body) {
             None if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
-                owe(owed, held + body.len(), Promise::deflated(to, body));
+                let bytes = held + body.len();
+                let reply = ready(tr50::Reply::from_bytes(body));
+                owe(owed, bytes, self.deflated(server, to, reply, true));
             }
             None => {
                 let body = compress::deflate_if(compressed, body);
                 self.send_reply(server, Reply { to, body }, out);
             }
-            Some(pending) => promise(owed, to, payload.len(), pending),
+            Some(pending) => self.promise(server, to, payload.len(), pending, owed),
         }
     }
 
@@ -148,9 +151,46 @@ impl LoggedIn {
             }
             Some(pending) => {
                 out.truncate(start);
-                promise(owed, to(), publish.payload.len(), pending);
+                self.promise(server, to(), publish.payload.len(), pending, owed);
             }
         }
+    }
+
+    /// Lets the reply to a request of so many bytes come when it is ready; meanwhile the client goes
+    /// on.
+    fn promise(
+        &self,
+        server: &MqttServer,
+        to: ReplyTo,
+        bytes: usize,
+        pending: Pending,
+        owed: &mut Owed,
+    ) {
+        let bytes = bytes + to.bytes() + pending.bytes();
+        let (from_device, only_looks) = (pending.waits_for_device, pending.only_looks);
+        // The store answers in the order in which it was asked; a reply that is deflated does not.
+        let in_order = pending.is_for_store() && !to.compressed;
+        let promise = match to.compressed {
+            true => self.deflated(server, to, pending, only_looks),
+            false => Promise::reply(to, pending),
+        };
+        if from_device {
+            owed.push_from_device(bytes, promise);
+        } else if in_order && owed.has_room(bytes) {
+            owed.push(bytes, promise);
+        } else {
+            owe(owed, bytes, promise);
+        }
+    }
+
+    fn deflated(
+        &self,
+        server: &MqttServer,
+        to: ReplyTo,
+        reply: impl Future<Output = tr50::Reply> + Send + 'static,
+        only_looks: bool,
+    ) -> Promise {
+        Promise::deflated(to, reply, only_looks, server.app.clone(), self.session.clone())
     }
 
     /// The text of a request, if it may be executed; otherwise why not, and whether the response
@@ -340,20 +380,6 @@ impl LoggedIn {
         unclaimed.bytes += reply.bytes();
         unclaimed.replies.push_back(reply);
     }
-}
-
-/// Lets the reply to a request of so many bytes come when it is ready; meanwhile the client goes
-/// on.
-fn promise(owed: &mut Owed, to: ReplyTo, bytes: usize, pending: Pending) {
-    let bytes = bytes + to.bytes() + pending.bytes();
-    if pending.waits_for_device {
-        return owed.push_from_device(bytes, Promise::reply(to, pending));
-    }
-    // The store answers in the order in which it was asked; a reply that is deflated does not.
-    if pending.is_for_store() && !to.compressed && owed.has_room(bytes) {
-        return owed.push(bytes, Promise::reply(to, pending));
-    }
-    owe(owed, bytes, Promise::reply(to, pending));
 }
 
 /// Promises a reply; where too many are promised, the next bytes wait for it.
