@@ -205,8 +205,7 @@ pub struct App {
     /// of a live session could come after that of its end, and bring it back after a restart. In it
     /// is what the store did not take.
     journal: Mutex<journal::Unsaved>,
-    /// Taken while subscribers are notified of a thing's connection.
-    presence_turn: Mutex<()>,
+    presence_turns: presence::Turns,
     /// The level of the log, if it is this server's: not in a program that has it for itself.
     log_level: OnceLock<Arc<LogLevel>>,
     /// Of whom the log tells everything.
@@ -552,7 +551,7 @@ pub(crate) mod tests {
     }
 
     /// Gives a session every permission.
-    fn permit_all(app: &App, session: &Arc<Session>) {
+    pub(crate) fn permit_all(app: &App, session: &Arc<Session>) {
         let permissions = rules::identity::permission::PermissionSet::ALL;
         let access = Access { permissions, ..Access::clone(&session.access()) };
         drop(app.sessions.refresh(session, NOW, |_, _| Ok(access)));

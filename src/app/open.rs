@@ -200,7 +200,7 @@ impl App {
             accesses: DashMap::new(),
             stale: Mutex::default(),
             journal: Mutex::default(),
-            presence_turn: Mutex::default(),
+            presence_turns: super::presence::Turns::default(),
             gzips: super::gzip::Gzips::new(cores),
             turns: Turns::new(cores, &pools),
             long_work: LongWork::new(cores),

@@ -8,12 +8,34 @@
 use std::collections::{BTreeMap, HashSet};
 
 use base::{OrgId, SessionRef, ThingId, ThingKey, limits};
+use parking_lot::Mutex;
 use rules::directory::{Event, Lifetime, Principal, Session, Who};
 use store::{Batch, StoreError};
 
 use super::App;
 use crate::things::feed::Topic;
 use crate::things::registry::{Seen, Thing};
+
+/// How many turns there are: so many that two organisations seldom have the same.
+const TURNS: usize = 1024;
+
+/// Turns to notify subscribers of a thing's connection: a gateway has thousands of others, for which
+/// other organisations do not wait.
+pub(super) struct Turns(Box<[Mutex<()>]>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self((0..TURNS).map(|_| Mutex::default()).collect())
+    }
+}
+
+impl Turns {
+    /// That of an organisation.
+    fn of(&self, org: OrgId) -> &Mutex<()> {
+        let mixed = |sum: usize, byte: &u8| sum.wrapping_mul(31).wrapping_add(usize::from(*byte));
+        &self.0[org.as_bytes().iter().fold(0, mixed) % TURNS]
+    }
+}
 
 impl App {
     /// Whether a thing has a connection of its own.
@@ -39,7 +61,7 @@ impl App {
                 continue;
             }
             // One at a time, and with the state of that moment: so the last message is right.
-            let _turn = self.presence_turn.lock();
+            let _turn = self.presence_turns.of(org).lock();
             let principal = Principal::Thing(org, key.clone());
             let sessions = self.sessions.of_principal(&principal);
             let connections = sessions.iter().filter(|other| connection_of(other).is_some());
@@ -96,7 +118,7 @@ impl App {
         if !self.feed.is_watched(thing.org) || before == thing.bound_to {
             return Ok(());
         }
-        let _turn = self.presence_turn.lock();
+        let _turn = self.presence_turns.of(thing.org).lock();
         let now = self.is_parent_connected(thing.org, thing.bound_to)?;
         if now != self.is_parent_connected(thing.org, before)? {
             self.publish_bound(thing.org, &thing.key, now);
@@ -150,4 +172,18 @@ fn is_replaced(events: &[Event], session: &Session, came: bool) -> bool {
         Event::Ended(other, _) => came && same(other),
         _ => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn organisations_do_not_wait_for_each_other() {
+        let turns = Turns::default();
+        let [one, other] = [1, 2].map(|org| OrgId::from_bytes([org; 12]));
+        let _held = turns.of(one).lock();
+        assert!(turns.of(one).try_lock().is_none());
+        assert!(turns.of(other).try_lock().is_some());
+    }
 }
