@@ -1,5 +1,6 @@
 //! Notices of mail: which connection gets one, and when (`docs/protocol/tr50.md` 4.2 and 5).
 
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use base::{ThingId, ThingKey, Timestamp, limits};
@@ -95,10 +96,18 @@ impl App {
         }
     }
 
-    /// As [`App::return_mail`], for one ended session.
+    /// As [`App::return_mail`], for one ended session. A notice says of which thing there is mail,
+    /// not how much: one is enough.
     pub fn return_mail_of(&self, session: &Session, now: Timestamp) {
-        for message in self.mailbox.session_ended(session.number(), now) {
-            self.notify_mail(&message);
+        let mut told = HashSet::new();
+        loop {
+            let returned = self.mailbox.session_ended(session.number(), now);
+            if returned.is_empty() {
+                return;
+            }
+            for message in returned.iter().filter(|message| told.insert(message.thing)) {
+                self.notify_mail(message);
+            }
         }
     }
 

@@ -410,10 +410,11 @@ impl Mailbox {
         Ok(receipt)
     }
 
-    /// Makes new again what a session has in flight, because it has ended; these mails.
+    /// Makes new again what a session has in flight, because it has ended: some at once, until there
+    /// are none.
     pub fn session_ended(&self, session: u64, now: Timestamp) -> Vec<Arc<Message>> {
         let mut state = self.state.lock();
-        let ids = state.waiting.release(session, None, now);
+        let ids = state.waiting.release(session, None, limits::EXPIRY_STEP, now);
         let message = |id: MailId| state.waiting.get(id).map(|mail| mail.message.clone());
         ids.into_iter().filter_map(message).collect()
     }
@@ -421,7 +422,7 @@ impl Mailbox {
     /// Makes new again what a session has in flight for a thing, because it does not serve it any
     /// more.
     pub fn give_back(&self, session: u64, thing: ThingId, now: Timestamp) {
-        self.state.lock().waiting.release(session, Some(thing), now);
+        self.state.lock().waiting.release(session, Some(thing), usize::MAX, now);
     }
 
     /// Answers those who called from a session and can't hear it any more.

@@ -3,7 +3,10 @@
 //! Rules without I/O; time and random numbers are arguments. Storing is the caller's business, and
 //! comes first: nothing here changes a mail before its record is submitted.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use base::pool::{OverShare, Pool, Pools};
@@ -188,19 +191,29 @@ impl Waiting {
         count_max: usize,
         bytes_max: usize,
     ) -> Vec<MailId> {
-        let of_one = |thing| self.boxes.get(thing).map(|mailbox| mailbox.new.iter().copied());
-        let mut ids: Vec<MailId> =
-            things.iter().filter_map(of_one).flat_map(|new| new.take(count_max)).collect();
-        ids.sort_unstable();
-        ids.truncate(count_max);
-        let mut bytes = 0;
-        let fits = |id: &&MailId| {
-            let before = bytes;
-            bytes += self.get(**id).map_or(0, |mail| mail.message.bytes());
-            before == 0 || bytes <= bytes_max
+        // A gateway may serve thousands, each with as many: of each only the next is looked at.
+        let next_of = |thing: ThingId, after: Bound<MailId>| {
+            let next = self.boxes.get(&thing)?.new.range((after, Bound::Unbounded)).next();
+            next.map(|id| Reverse((*id, thing)))
         };
-        let count = ids.iter().take_while(fits).count();
-        ids.truncate(count);
+        let first_of = |thing: &ThingId| next_of(*thing, Bound::Unbounded);
+        let mut next: BinaryHeap<_> = things.iter().filter_map(first_of).collect();
+        let (mut ids, mut bytes) = (Vec::new(), 0);
+        while ids.len() < count_max
+            && let Some(mut first) = next.peek_mut()
+        {
+            let Reverse((id, thing)) = *first;
+            let before = bytes;
+            bytes += self.get(id).map_or(0, |mail| mail.message.bytes());
+            if before > 0 && bytes > bytes_max {
+                break;
+            }
+            ids.push(id);
+            match next_of(thing, Bound::Excluded(id)) {
+                Some(behind) => *first = behind,
+                None => drop(PeekMut::pop(first)),
+            }
+        }
         ids
     }
 
@@ -217,17 +230,20 @@ impl Waiting {
         Some(waits.mail.clone())
     }
 
-    /// Makes new again what a session has in flight, for one thing or for all; these mails.
+    /// Makes new again what a session has in flight, for one thing or for all, at most so many; these
+    /// mails.
     pub(super) fn release(
         &mut self,
         session: u64,
         thing: Option<ThingId>,
+        most: usize,
         now: Timestamp,
     ) -> Vec<MailId> {
-        let mut ids: Vec<_> = self.in_flight.get(&session).into_iter().flatten().copied().collect();
-        if let Some(thing) = thing {
-            ids.retain(|id| self.get(*id).is_some_and(|mail| mail.message.thing == thing));
-        }
+        let is_for = |id: &&MailId| {
+            thing.is_none_or(|thing| self.get(**id).is_some_and(|mail| mail.message.thing == thing))
+        };
+        let in_flight = self.in_flight.get(&session).into_iter().flatten();
+        let ids: Vec<_> = in_flight.filter(is_for).take(most).copied().collect();
         for id in &ids {
             self.let_go(*id);
             let Some(waits) = self.mails.get_mut(id) else { continue };
