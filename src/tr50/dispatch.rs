@@ -6,17 +6,21 @@ use std::ops::{Deref, Range};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use base::{Code, ConnInfo, Door, Failure, Timestamp, UserAgent, excerpt, json, limits};
 use rules::directory::Session;
 use rules::identity::Limit;
 use serde_json::value::RawValue;
+use tokio::task::yield_now;
 
 use super::commands::{self, Row};
 use super::envelope::{Body, Command, RawParams, Request};
 use super::error_message;
 use super::step::{Call, Handler, Later, OpenCall, Step, Waits};
-use crate::app::{AfterReply, App, Applied, Deed, Effects, Goodbyes, Outcome, Timer};
+use crate::app::{
+    AfterReply, App, Applied, Asker, Deed, Effects, Goodbyes, Outcome, Timer, Turn, asker, stranger,
+};
 use crate::events::Actor;
 use crate::watched_log;
 
@@ -51,6 +55,10 @@ impl Caller {
     #[must_use]
     pub fn noting(self, first_failure: &Arc<OnceLock<Failure>>) -> Self {
         Self { first_failure: Some(first_failure.clone()), ..self }
+    }
+
+    fn asker(&self) -> Asker {
+        self.session.as_deref().map_or_else(|| stranger(&self.conn), asker)
     }
 
     /// The same, of a client over HTTP that calls itself so.
@@ -107,6 +115,9 @@ pub struct Pending {
     pub waits_for_device: bool,
     /// Whether the reply is all that comes of it: without a client it need not be made.
     pub only_looks: bool,
+    /// Whether what the client sends next is to wait for the reply: it would not have taken time but
+    /// for others, who have their turns in between.
+    pub holds_up: bool,
 }
 
 enum Work {
@@ -164,16 +175,18 @@ struct Unstored {
 
 impl Pending {
     fn stored(text: Vec<u8>, waiting: Option<Unstored>) -> Self {
-        let unsent = Unsent { reply: Reply::from_bytes(text), waiting, ..Unsent::default() };
-        Self { work: Work::Stored(Box::new(unsent)), waits_for_device: false, only_looks: false }
+        Self::of(Unsent { reply: Reply::from_bytes(text), waiting, ..Unsent::default() })
     }
 
     /// The same of a command without an envelope.
     fn single(text: Vec<u8>, unstored: Unstored) -> Self {
-        let reply = Reply::from_bytes(text);
-        let unsent =
-            Unsent { reply, waiting: Some(unstored), is_single: true, ..Unsent::default() };
-        Self { work: Work::Stored(Box::new(unsent)), waits_for_device: false, only_looks: false }
+        let (reply, waiting) = (Reply::from_bytes(text), Some(unstored));
+        Self::of(Unsent { reply, waiting, is_single: true, ..Unsent::default() })
+    }
+
+    fn of(unsent: Unsent) -> Self {
+        let work = Work::Stored(Box::new(unsent));
+        Self { work, waits_for_device: false, only_looks: false, holds_up: false }
     }
 
     /// Whether only the store is waited for, which answers in the order in which it was asked.
@@ -184,13 +197,13 @@ impl Pending {
 
     /// The same, with `errorMessage` in failures.
     fn with_error_message(self) -> Self {
-        let Self { waits_for_device, only_looks, .. } = self;
+        let Self { waits_for_device, only_looks, holds_up, .. } = self;
         let work = async {
             let mut reply = self.await;
             error_message::add(&mut reply.bytes, 0);
             reply
         };
-        Self { work: Work::Later(Box::pin(work)), waits_for_device, only_looks }
+        Self { work: Work::Later(Box::pin(work)), waits_for_device, only_looks, holds_up }
     }
 
     /// Bytes of the reply that is held back.
@@ -241,8 +254,29 @@ impl Unsent {
         Poll::Ready(())
     }
 
-    async fn stored(&mut self) {
-        std::future::poll_fn(|cx| self.poll_stored(cx)).await;
+    /// As [`Unsent::poll_stored`]; whether that took time, in which others had their turns.
+    async fn stored(&mut self) -> bool {
+        let mut waits = false;
+        std::future::poll_fn(|cx| {
+            let polled = self.poll_stored(cx);
+            waits |= polled.is_pending();
+            polled
+        })
+        .await;
+        waits
+    }
+
+    /// Lets others have their turn. With `in_turns`, who is above its share of full cores waits for
+    /// the next one.
+    async fn pause(&mut self, app: &App, caller: &Caller, in_turns: bool) -> Turn {
+        let before = is_revoked(caller);
+        yield_now().await;
+        let turn = match in_turns {
+            true => app.cores.clone().turn(caller.asker()).await,
+            false => Turn::default(),
+        };
+        self.is_cut_off |= !before && is_revoked(caller);
+        turn
     }
 }
 
@@ -304,7 +338,7 @@ pub fn execute(
     if let Some(session) = &caller.session {
         app.touch(session, now, commands.len() as u64);
     }
-    let start = out.len();
+    let (start, since) = (out.len(), (commands.len() > 1).then(Instant::now));
     out.push(b'{');
     out.extend_from_slice(head);
     for (index, command) in commands.iter().enumerate() {
@@ -315,17 +349,19 @@ pub fn execute(
         }
         let mark = out.len();
         let (waiting, first) = match begin(app, caller, &command.body, now, out) {
-            Begun::Done => continue,
+            Begun::Done => (None, None),
             Begun::After(row, effects) => {
                 let text = mark - start..out.len() - start;
-                match Unstored::unless_done(app, caller, row, text, *effects, now) {
-                    None => continue,
-                    waiting => (waiting, None),
-                }
+                (Unstored::unless_done(app, caller, row, text, *effects, now), None)
             }
             Begun::Later(row, later) => (None, Some((row, later))),
         };
         let rest = commands.get(index + 1..).unwrap_or_default();
+        let is_done = waiting.is_none() && first.is_none();
+        let is_over = || since.is_some_and(|since| since.elapsed() >= limits::PASS_TIME);
+        if is_done && (rest.is_empty() || !is_over()) {
+            continue;
+        }
         if waiting.is_some() && rest.is_empty() {
             out.push(b'}');
             return Some(Pending::stored(out.split_off(start), waiting));
@@ -335,9 +371,13 @@ pub fn execute(
         let waits_for_device = waits_for_device(commands.get(index..).unwrap_or_default());
         let is_one = index == 0 && rest.is_empty();
         let only_looks = is_one && first.as_ref().is_some_and(|(_, later)| later.only_looks);
+        let is_short = is_done || first.as_ref().is_some_and(|(_, later)| later.holds_up);
+        // Nothing waits for a device but its own reply.
+        let holds_up = is_short && !waits_for_device;
         let rest = rest.iter().map(OwnedCommand::from).collect();
-        let work = finish(app.clone(), caller.clone(), unsent, first, rest, now);
-        return Some(Pending { work: Work::Later(Box::pin(work)), waits_for_device, only_looks });
+        let work = finish(app.clone(), caller.clone(), unsent, first, rest, holds_up, now);
+        let work = Work::Later(Box::pin(work));
+        return Some(Pending { work, waits_for_device, only_looks, holds_up });
     }
     out.push(b'}');
     None
@@ -378,22 +418,33 @@ impl From<&Command<'_>> for OwnedCommand {
     }
 }
 
-/// Waits for the command that takes time, whose name is written, and executes those behind it.
+/// Waits for the command that takes time, whose name is written, and executes those behind it, pausing
+/// for others; `in_turns`: in turns of its own, for nobody takes them who waits for this.
 async fn finish(
     app: Arc<App>,
     caller: Caller,
     mut unsent: Unsent,
     first: Option<(Running, Later)>,
     rest: Vec<OwnedCommand>,
+    in_turns: bool,
     now: Timestamp,
 ) -> Reply {
     let mut logins_left = limits::LOGINS_PER_REQUEST;
+    // None: others have their turn first.
+    let (mut since, mut turn) = (None, Turn::default());
     // What the store answers by scans knows only what is durable: each command sees those before it.
-    unsent.stored().await;
+    if unsent.stored().await {
+        since = Some(Instant::now());
+    }
     if let Some(first) = first {
         unsent.wait_for(&app, &caller, first, &mut logins_left, now).await;
     }
     for OwnedCommand { id, body } in rest {
+        if since.is_none_or(|since: Instant| since.elapsed() >= limits::PASS_TIME) {
+            drop(turn);
+            turn = unsent.pause(&app, &caller, in_turns).await;
+            since = Some(Instant::now());
+        }
         push_id(&mut unsent.reply.bytes, &id, true);
         let is_thrown_out = unsent.is_cut_off
             && caller.session.as_ref().is_some_and(|session| session.end().is_some());
@@ -420,9 +471,15 @@ async fn finish(
             Begun::After(row, effects) => {
                 let text = mark..unsent.reply.bytes.len();
                 unsent.waiting = Unstored::unless_done(&app, &caller, row, text, *effects, now);
-                unsent.stored().await;
+                if unsent.waiting.is_some() {
+                    turn = Turn::default();
+                }
+                if unsent.stored().await {
+                    since = Some(Instant::now());
+                }
             }
             Begun::Later(row, later) => {
+                turn = Turn::default();
                 unsent.wait_for(&app, &caller, (row, later), &mut logins_left, now).await;
             }
         }
@@ -608,12 +665,13 @@ pub fn execute_one(
         Begun::Later(row, later) => {
             let (app, caller) = (app.clone(), caller.clone());
             let mut unsent = Unsent { is_single: true, ..Unsent::default() };
-            let only_looks = later.only_looks;
+            let Later { only_looks, holds_up, .. } = later;
             let work = Box::pin(async move {
                 unsent.wait_for(&app, &caller, (row, later), &mut 1, now).await;
                 unsent.reply
             });
-            Some(Pending { work: Work::Later(work), waits_for_device: false, only_looks })
+            let (waits_for_device, work) = (false, Work::Later(work));
+            Some(Pending { work, waits_for_device, only_looks, holds_up })
         }
     })
 }
@@ -655,10 +713,15 @@ impl Unstored {
     }
 }
 
+fn is_revoked(caller: &Caller) -> bool {
+    let end = caller.session.as_ref().and_then(|session| session.end());
+    end.is_some_and(|end| end.reason.is_revocation())
+}
+
 /// Fails if the caller's session was ended by somebody else, or may not use this command.
 fn still_may(app: &Arc<App>, caller: &Caller, row: &Row, now: Timestamp) -> Result<(), Failure> {
     let Some(session) = &caller.session else { return Ok(()) };
-    if session.end().is_some_and(|end| end.reason.is_revocation()) {
+    if is_revoked(caller) {
         return Err(Failure::session_invalid("has ended."));
     }
     if !session.may(row.permission) {
@@ -737,4 +800,70 @@ fn push_id(out: &mut Vec<u8>, id: &str, comma: bool) {
     }
     json::push_string(out, id);
     out.push(b':');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use base::{ThingId, ThingKey};
+    use rules::directory::Who;
+
+    use super::*;
+    use crate::app::tests::{NOW, demo, login, permit_all};
+    use crate::things::registry::Thing;
+
+    const CHECK: &str = r#"{"command":"mailbox.check"}"#;
+
+    /// Begins with so many commands that look for mail.
+    async fn checking(app: &Arc<App>, session: &Arc<Session>, count: usize) -> Option<Pending> {
+        permit_all(app, session);
+        let caller = Caller::new(Some(session.clone()), *session.conn()).counted();
+        let commands: Vec<_> = (0..count).map(|number| format!(r#""{number}":{CHECK}"#)).collect();
+        let (text, mut mended) = (format!("{{{}}}", commands.join(",")), String::new());
+        let request = Request::parse(text.as_bytes(), &mut mended).expect("a request");
+        execute_request(app, &caller, &request, b"", NOW, &mut Vec::new())
+    }
+
+    fn answers(count: usize) -> String {
+        let answer =
+            |number| format!(r#""{number}":{{"success":true,"params":{{"messages":[]}}}}"#);
+        format!("{{{}}}", (0..count).map(answer).collect::<Vec<_>>().join(","))
+    }
+
+    #[tokio::test]
+    async fn others_come_between_the_commands_of_a_long_request() {
+        let (app, _) = demo();
+        let session = login(&app).await.expect("welcome");
+        let pending = checking(&app, &session, 1000).await;
+        let mut pending = pending.expect("others have their turn");
+        assert!(pending.holds_up, "what comes behind it stays there");
+        let mut polls = 0;
+        let reply = poll_fn(|cx| {
+            polls += 1;
+            Pin::new(&mut pending).poll(cx)
+        });
+        let reply = reply.await.send(|text| text);
+        assert!(polls > 1, "in one piece");
+        assert_eq!(String::from_utf8(reply).expect("text"), answers(1000));
+    }
+
+    #[tokio::test]
+    async fn who_serves_many_looks_for_mail_where_it_holds_nobody_up() {
+        let (app, _) = demo();
+        let session = login(&app).await.expect("welcome");
+        let Who::Application { thing_id, .. } = session.who() else { panic!("a thing") };
+        for number in 0..=limits::THINGS_AT_ONCE_MAX as u8 {
+            assert!(checking(&app, &session, 1).await.is_none(), "{number} are few");
+            let key = ThingKey::parse(&format!("child-{number}")).expect("a key");
+            let id = ThingId::from_bytes([number; 12]);
+            let mut thing = Thing::new(id, session.org_id(), key, "", NOW);
+            thing.bound_to = Some(*thing_id);
+            app.things.create(&thing).expect("room").await.expect("stored");
+        }
+        let pending = checking(&app, &session, 1).await.expect("they are many");
+        assert!(pending.holds_up);
+        let reply = pending.await.send(|text| text);
+        assert_eq!(String::from_utf8(reply).expect("text"), answers(1));
+    }
 }

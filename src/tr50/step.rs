@@ -106,6 +106,8 @@ pub struct Later {
     work: Pin<Box<dyn Future<Output = Result<Written, Failure>> + Send>>,
     /// Whether the reply is all that comes of it.
     pub(super) only_looks: bool,
+    /// Whether what the client sends next is to wait for it.
+    pub(super) holds_up: bool,
 }
 
 /// A reply object as text, and what its command did.
@@ -229,12 +231,18 @@ impl Later {
     }
 
     fn working(work: impl Future<Output = Result<Written, Failure>> + Send + 'static) -> Self {
-        Self { work: Box::pin(work), only_looks: false }
+        Self { work: Box::pin(work), only_looks: false, holds_up: false }
+    }
+
+    /// The same, in its place among the replies to what the client sends.
+    #[must_use]
+    pub fn in_order(self) -> Self {
+        Self { holds_up: true, ..self }
     }
 
     /// Nobody misses it who does not get the reply.
     fn looking(work: impl Future<Output = Result<Written, Failure>> + Send + 'static) -> Self {
-        Self { work: Box::pin(work), only_looks: true }
+        Self { work: Box::pin(work), only_looks: true, holds_up: false }
     }
 
     /// The reply object and what the command did.

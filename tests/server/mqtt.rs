@@ -247,6 +247,25 @@ async fn frames_may_come_byte_by_byte_or_all_at_once() {
 }
 
 #[tokio::test]
+async fn what_comes_behind_a_long_request_stays_behind_it() {
+    let server = TestServer::start();
+    let mut wire = Connect::thing(V311, "busy").open(&server).await;
+    let asked = |number| format!(r#""{number}":{{"command":"diag.ping"}}"#);
+    let long = format!("{{{}}}", (0..1000).map(asked).collect::<Vec<_>>().join(","));
+    let answered = |number| format!(r#""{number}":{{"success":true}}"#);
+    let done = format!("{{{}}}", (0..1000).map(answered).collect::<Vec<_>>().join(","));
+    let sent = ["1", "2", "3"].map(|number| {
+        let text = if number == "2" { ASK } else { &long };
+        wire.publish(0, 0, &format!("api/{number}"), text)
+    });
+    wire.send(&[sent.concat().as_slice(), PING].concat()).await;
+    assert_eq!(wire.message().await.texts(), ("reply/1", &*done));
+    assert_eq!(wire.message().await.texts(), ("reply/2", DONE));
+    assert_eq!(wire.message().await.texts(), ("reply/3", &*done));
+    wire.expect(&[0xd0, 0]).await;
+}
+
+#[tokio::test]
 async fn who_shuts_its_side_still_gets_its_answers() {
     let server = TestServer::start();
     let mut operator = server.operator("http").await;

@@ -622,8 +622,8 @@ pub const THING_TAGS_MAX: usize = 100;
 /// thing may have a hundred megabytes of attributes.
 pub const LISTED_VALUES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Things that one command changes at once, each in some microseconds; more are changed on a thread
-/// that serves no connection.
+/// Things that one command changes or looks at at once, each in some microseconds; for more, it does so
+/// on a thread that serves no connection.
 pub const THINGS_AT_ONCE_MAX: usize = 100;
 
 /// Things that are changed in one step before other work gets its turn.

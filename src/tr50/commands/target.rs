@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::{Code, Failure, ThingId, ThingKey, excerpt, limits};
+use base::{Code, Failure, ThingId, ThingKey, excerpt};
 use rules::directory::Who;
 
 use crate::things::registry::{Alias, Thing};
@@ -312,22 +312,32 @@ pub(super) fn no_thing_of_its_own() -> Failure {
     Failure::new(Code::WRONG_SESSION_KIND, sentence)
 }
 
-/// Keys and ids of the things that the caller's connection serves: its own, and those bound to it.
+/// At most so many of the things that are bound to the caller's own.
 ///
 /// # Errors
 ///
 /// The caller is a user, or the store fails.
-pub(super) fn served(call: &Call<'_>) -> Result<Vec<Subject>, Failure> {
-    let Who::Application { thing_id, thing_key, .. } = call.session.who() else {
+pub(super) fn children(call: &Call<'_>, most: usize) -> Result<Vec<(ThingId, ThingKey)>, Failure> {
+    match call.session.who() {
+        Who::Application { thing_id, .. } => Ok(call.app.things.children(*thing_id, most)?),
+        Who::User(_) => Err(no_thing_of_its_own()),
+    }
+}
+
+/// The things that the caller's connection serves: its own, and of those that are bound to it what
+/// gets something. What is disabled does not.
+pub(super) fn served(
+    call: &Call<'_>,
+    children: Vec<(ThingId, ThingKey)>,
+) -> Result<Vec<ThingId>, Failure> {
+    let Who::Application { thing_id, .. } = call.session.who() else {
         return Err(no_thing_of_its_own());
     };
-    let mut served = vec![Subject { id: *thing_id, key: thing_key.clone() }];
-    let children = call.app.things.children(*thing_id, limits::CHILDREN_MAX)?;
+    let mut served = vec![*thing_id];
     for (id, key) in children {
-        // What is disabled gets nothing.
         let found = call.app.things.get(call.session.org_id(), &key)?;
         if found.is_none_or(|thing| check_not_banned(call, &thing).is_ok()) {
-            served.push(Subject { id, key });
+            served.push(id);
         }
     }
     Ok(served)

@@ -167,7 +167,7 @@ impl LoggedIn {
         owed: &mut Owed,
     ) {
         let bytes = bytes + to.bytes() + pending.bytes();
-        let (from_device, only_looks) = (pending.waits_for_device, pending.only_looks);
+        let Pending { waits_for_device: from_device, only_looks, holds_up, .. } = pending;
         // The store answers in the order in which it was asked; a reply that is deflated does not.
         let in_order = pending.is_for_store() && !to.compressed;
         let promise = match to.compressed {
@@ -178,6 +178,8 @@ impl LoggedIn {
             owed.push_from_device(bytes, promise);
         } else if in_order && owed.has_room(bytes) {
             owed.push(bytes, promise);
+        } else if holds_up {
+            owed.block(Box::pin(promise));
         } else {
             owe(owed, bytes, promise);
         }

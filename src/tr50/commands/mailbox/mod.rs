@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use base::{
-    Code, Failure, MailId, ThingId, beginning,
+    Code, Failure, MailId, ThingId, ThingKey, beginning,
     json::{ObjectWriter, key},
     limits,
 };
@@ -13,14 +13,16 @@ use rules::identity::ThingDef;
 use serde_json::value::RawValue;
 
 use super::commands;
-use super::target::{can_access, check_is_thing, is_restricted, no_thing_of_its_own, served};
+use super::target::{
+    can_access, check_is_thing, children, is_restricted, no_thing_of_its_own, served,
+};
 use crate::app::notice_to;
-use crate::app::{AfterReply, Effects};
+use crate::app::{AfterReply, Effects, Worker};
 use crate::things::mailbox::Fetched;
 use crate::things::mailbox::mail::{Mail, Message, Outcome, Status};
 use crate::tr50::envelope::Param;
 use crate::tr50::params::{Value, params};
-use crate::tr50::step::{After, Call, Done, WriteReply};
+use crate::tr50::step::{After, AfterOrLater, Call, Done, Later, WriteReply};
 
 mod listing;
 pub mod sending;
@@ -114,11 +116,30 @@ fn whole(text: &str) -> Option<i64> {
 }
 
 /// `mailbox.check`.
-fn check(
+fn check(call: &Call<'_>, params: Check) -> Result<AfterOrLater<Messages>, Failure> {
+    let some = children(call, limits::THINGS_AT_ONCE_MAX + 1)?;
+    if some.len() <= limits::THINGS_AT_ONCE_MAX {
+        return check_now(call, some, params).map(AfterOrLater::After);
+    }
+    let (app, session, now) = (call.app.clone(), call.session.clone(), call.now);
+    let (worker, conn) = (call.worker(), call.conn);
+    let later = Later::new(async move {
+        let shared = app.clone();
+        let work = move || {
+            let call = Call { app: &shared, session: &session, conn, now };
+            check_now(&call, children(&call, limits::CHILDREN_MAX)?, params)
+        };
+        app.offload(worker, work).await?
+    });
+    Ok(AfterOrLater::Later(later.in_order()))
+}
+
+fn check_now(
     call: &Call<'_>,
+    children: Vec<(ThingId, ThingKey)>,
     Check { auto_complete, limit }: Check,
 ) -> Result<After<Messages>, Failure> {
-    let things: Vec<_> = served(call)?.into_iter().map(|subject| subject.id).collect();
+    let things = served(call, children)?;
     let count_max = match limit.map(usize::try_from) {
         None | Some(Ok(0) | Err(_)) => usize::MAX,
         Some(Ok(limit)) => limit,
@@ -141,10 +162,19 @@ fn check(
 fn notice_of_more(call: &Call<'_>, things: Vec<ThingId>) -> Option<AfterReply> {
     call.session.outbox()?;
     let (app, session) = (call.app.clone(), call.session.clone());
+    let worker = Worker::Begun(session.org_id(), session.who().principal_id());
     Some(Box::new(move || {
-        let more = app.mailbox.new_for(&things);
-        if let Some((outbox, notice)) = more.and_then(|message| notice_to(&session, &message)) {
-            outbox.push(notice);
+        let (shared, many) = (app.clone(), things.len() > limits::THINGS_AT_ONCE_MAX);
+        let tell = move || {
+            let more = shared.mailbox.new_for(&things);
+            if let Some((outbox, notice)) = more.and_then(|message| notice_to(&session, &message)) {
+                outbox.push(notice);
+            }
+        };
+        if many {
+            tokio::spawn(async move { app.offload(worker, tell).await });
+        } else {
+            tell();
         }
     }))
 }
