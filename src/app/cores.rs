@@ -81,6 +81,21 @@ enum Place {
 #[derive(Default)]
 pub struct Turn(Option<Arc<Cores>>);
 
+/// Work that goes on until others are to have their turn.
+pub struct Stretch(Instant);
+
+impl Stretch {
+    /// It begins now.
+    pub fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Whether others are to have their turn.
+    pub fn is_over(&self) -> bool {
+        self.0.elapsed() >= limits::PASS_TIME
+    }
+}
+
 /// A password is checked, for which strangers above the share wait, until this is dropped.
 pub(super) struct Checking(Arc<Cores>);
 
@@ -195,6 +210,15 @@ impl Cores {
             polled
         })
         .await
+    }
+
+    /// Lets others have their turn, and waits for that of the asker, if work is to go on in turns.
+    pub async fn pause(self: &Arc<Self>, asker: Option<Asker>) -> Turn {
+        yield_now().await;
+        match asker {
+            Some(asker) => self.clone().turn(asker).await,
+            None => Turn(None),
+        }
     }
 
     /// Does work for somebody in turns: each time that it is woken it waits for one, if the asker is

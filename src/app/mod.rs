@@ -93,7 +93,7 @@ pub use bearer::Bearer;
 pub use certificates::{Certificates, ClientNames, Shown};
 pub use connection_history::{AsOf, Series, Then, Unit, UsageQuery};
 pub use connections::{Connections, Counted, NoPlace, Place};
-pub use cores::{Cores, Turn};
+pub use cores::{Cores, Stretch, Turn};
 pub use delivery::notice_to;
 pub use effects::{Affected, AfterReply, Applied, Effects, Goodbyes, Outcome, SessionChange};
 pub use event_topics::{EventSubscription, EventTopics, is_event_filter};
@@ -314,6 +314,11 @@ impl App {
         });
         let done = done.await.map_err(|error| failed(&error))??.map_err(|error| failed(&error))?;
         done.map_err(|error| failed(&error))
+    }
+
+    /// As [`App::offload`], if nobody waits for what comes of it.
+    pub fn offload_detached(self: Arc<Self>, worker: Worker, work: impl FnOnce() + Send + 'static) {
+        tokio::spawn(async move { self.offload(worker, work).await });
     }
 
     /// Looks for what `key` says, as [`App::offload`] does other work: once for all who ask for it

@@ -6,20 +6,19 @@ use std::ops::{Deref, Range};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use base::{Code, ConnInfo, Door, Failure, Timestamp, UserAgent, excerpt, json, limits};
 use rules::directory::Session;
 use rules::identity::Limit;
 use serde_json::value::RawValue;
-use tokio::task::yield_now;
 
 use super::commands::{self, Row};
 use super::envelope::{Body, Command, RawParams, Request};
 use super::error_message;
 use super::step::{Call, Handler, Later, OpenCall, Step, Waits};
 use crate::app::{
-    AfterReply, App, Applied, Asker, Deed, Effects, Goodbyes, Outcome, Timer, Turn, asker, stranger,
+    AfterReply, App, Applied, Asker, Deed, Effects, Goodbyes, Outcome, Stretch, Timer, Turn, asker,
+    stranger,
 };
 use crate::events::Actor;
 use crate::watched_log;
@@ -270,11 +269,7 @@ impl Unsent {
     /// the next one.
     async fn pause(&mut self, app: &App, caller: &Caller, in_turns: bool) -> Turn {
         let before = is_revoked(caller);
-        yield_now().await;
-        let turn = match in_turns {
-            true => app.cores.clone().turn(caller.asker()).await,
-            false => Turn::default(),
-        };
+        let turn = app.cores.pause(in_turns.then(|| caller.asker())).await;
         self.is_cut_off |= !before && is_revoked(caller);
         turn
     }
@@ -338,7 +333,7 @@ pub fn execute(
     if let Some(session) = &caller.session {
         app.touch(session, now, commands.len() as u64);
     }
-    let (start, since) = (out.len(), (commands.len() > 1).then(Instant::now));
+    let (start, stretch) = (out.len(), (commands.len() > 1).then(Stretch::begin));
     out.push(b'{');
     out.extend_from_slice(head);
     for (index, command) in commands.iter().enumerate() {
@@ -358,7 +353,7 @@ pub fn execute(
         };
         let rest = commands.get(index + 1..).unwrap_or_default();
         let is_done = waiting.is_none() && first.is_none();
-        let is_over = || since.is_some_and(|since| since.elapsed() >= limits::PASS_TIME);
+        let is_over = || stretch.as_ref().is_some_and(Stretch::is_over);
         if is_done && (rest.is_empty() || !is_over()) {
             continue;
         }
@@ -431,19 +426,19 @@ async fn finish(
 ) -> Reply {
     let mut logins_left = limits::LOGINS_PER_REQUEST;
     // None: others have their turn first.
-    let (mut since, mut turn) = (None, Turn::default());
+    let (mut stretch, mut turn) = (None, Turn::default());
     // What the store answers by scans knows only what is durable: each command sees those before it.
     if unsent.stored().await {
-        since = Some(Instant::now());
+        stretch = Some(Stretch::begin());
     }
     if let Some(first) = first {
         unsent.wait_for(&app, &caller, first, &mut logins_left, now).await;
     }
     for OwnedCommand { id, body } in rest {
-        if since.is_none_or(|since: Instant| since.elapsed() >= limits::PASS_TIME) {
+        if stretch.as_ref().is_none_or(Stretch::is_over) {
             drop(turn);
             turn = unsent.pause(&app, &caller, in_turns).await;
-            since = Some(Instant::now());
+            stretch = Some(Stretch::begin());
         }
         push_id(&mut unsent.reply.bytes, &id, true);
         let is_thrown_out = unsent.is_cut_off
@@ -475,7 +470,7 @@ async fn finish(
                     turn = Turn::default();
                 }
                 if unsent.stored().await {
-                    since = Some(Instant::now());
+                    stretch = Some(Stretch::begin());
                 }
             }
             Begun::Later(row, later) => {

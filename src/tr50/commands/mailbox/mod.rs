@@ -172,7 +172,7 @@ fn notice_of_more(call: &Call<'_>, things: Vec<ThingId>) -> Option<AfterReply> {
             }
         };
         if many {
-            tokio::spawn(async move { app.offload(worker, tell).await });
+            app.offload_detached(worker, tell);
         } else {
             tell();
         }
