@@ -1,17 +1,40 @@
 //! Changes of rights: live sessions get the access that their principals have now.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::{ApplicationId, Door, OrgId, ThingId, Timestamp, limits};
+use base::{ApplicationId, Door, Failure, OrgId, ThingId, Timestamp, UserId, limits};
 use rules::directory::{Event, Events, Kind, Principal, Reason, Session, Who};
 use rules::identity::{Access, Source};
-use store::StoreError;
+use store::{Receipt, StoreError};
+use tokio::sync::oneshot;
 
 use super::App;
-use super::effects::Affected;
-use crate::broker::{Identity, Scope};
+use super::effects::{Affected, Goodbyes, Outcome, SessionChange};
+use super::happened::{Acts, By};
+use super::turns::Worker;
+use crate::broker::{Identity, Scope, Session as KeptSession};
+
+/// Whose sessions follow a change of rights: those in organisations, and those of users elsewhere.
+pub(super) struct Followers {
+    orgs: HashSet<OrgId>,
+    users: Vec<UserId>,
+}
+
+/// What came of a change of rights that many sessions follow, for each who waits for it.
+#[derive(Clone)]
+pub(super) struct Followed {
+    stored: Result<(), Failure>,
+    goodbyes: Arc<Goodbyes>,
+}
+
+impl From<Followed> for Outcome {
+    fn from(Followed { stored, goodbyes }: Followed) -> Self {
+        Self { stored, goodbyes: Goodbyes::shared(goodbyes) }
+    }
+}
 
 /// Wills that wait for their delay, and end with those whose they are.
 pub trait DelayedWills: Send + Sync {
@@ -205,17 +228,14 @@ impl App {
     /// Has MQTT sessions that outlive their connections follow the rights of those whose they are:
     /// they end when those are gone, or may no longer be in the organisation, and lose the
     /// subscriptions that may no longer be held.
-    pub(super) fn follow_kept_sessions(&self, scope: &Scope) {
-        if let Some(wills) = self.delayed_wills.get() {
-            wills.drop_of_gone(self, scope);
-        }
+    pub(super) fn follow_kept_sessions(&self, sessions: Vec<Arc<KeptSession>>) {
         let records = &self.records;
         let known: RefCell<HashMap<ApplicationId, Option<Arc<Access>>>> = RefCell::default();
         let of_application = |id: ApplicationId| {
             let access = || Some(Arc::new(records.application_access(&*records.application(id)?)?));
             known.borrow_mut().entry(id).or_insert_with(access).clone()
         };
-        let ended = self.broker.sweep(scope, |owner, org, identity| {
+        let ended = self.broker.sweep(sessions, |owner, org, identity| {
             let access = match (&owner.principal, identity) {
                 (Principal::User(id), Identity { token, .. }) => {
                     let (user, org) = records.user(*id).zip(records.org(org))?;
@@ -238,40 +258,161 @@ impl App {
         }
     }
 
-    /// The same for everybody whose rights have changed; and an organisation that is gone has no
-    /// retained messages.
-    pub(super) fn follow_kept_sessions_of(self: &Arc<Self>, affected: Affected) {
-        let app = self.clone();
-        let follow = move || match affected {
-            Affected::User(id) => app.follow_kept_sessions(&Scope::Login(Principal::User(id))),
-            Affected::Org(org) => {
-                app.follow_kept_sessions(&Scope::Org(org));
-                if app.records.org(org).is_none()
-                    && let Err(error) = app.broker.forget_retained(org)
-                {
-                    store::report(&error, "retained messages were not forgotten");
-                }
-            }
-            Affected::Within(_) => app.follow_kept_sessions(&Scope::All),
-        };
-        // Many are looked at aside; of few, none is left when the reply goes out.
-        if self.broker.load().kept_sessions <= limits::KEPT_SESSIONS_AT_ONCE_MAX {
-            follow();
-        } else {
-            tokio::task::spawn_blocking(follow);
+    /// The same for a login whose object is gone.
+    pub(super) fn end_kept_sessions(&self, gone: &Principal) {
+        self.drop_wills(&Scope::Login(gone.clone()));
+        self.follow_kept_sessions(self.broker.kept_sessions_of(gone));
+    }
+
+    fn drop_wills(&self, scope: &Scope) {
+        if let Some(wills) = self.delayed_wills.get() {
+            wills.drop_of_gone(self, scope);
         }
     }
 
-    /// Every live session of those whose rights have changed.
-    pub(super) fn sessions_of(&self, affected: Affected) -> Vec<Arc<Session>> {
+    /// What follows a change of rights beside sessions: the wills of who is gone, and the retained
+    /// messages of an organisation that is.
+    fn follow_beside_sessions(&self, affected: Affected) {
+        self.drop_wills(&match affected {
+            Affected::User(id) => Scope::Login(Principal::User(id)),
+            Affected::Org(org) => Scope::Org(org),
+            Affected::Within(_) | Affected::Members(_) => Scope::All,
+        });
+        if let Affected::Org(org) = affected
+            && self.records.org(org).is_none()
+            && let Err(error) = self.broker.forget_retained(org)
+        {
+            store::report(&error, "retained messages were not forgotten");
+        }
+    }
+
+    /// Whose sessions follow a change of rights.
+    pub(super) fn followers(&self, affected: Affected) -> Followers {
+        let identity = &self.records;
+        let within = |top| {
+            let orgs = identity.orgs().into_iter().map(|org| org.id);
+            orgs.filter(|org| identity.is_within(*org, top)).collect::<HashSet<_>>()
+        };
         match affected {
-            Affected::User(id) => self.sessions.of_principal(&Principal::User(id)),
-            Affected::Org(org) => self.sessions.in_org(org),
-            Affected::Within(top) => {
-                let orgs = self.records.orgs();
-                let within = orgs.iter().filter(|org| self.records.is_within(org.id, top));
-                within.flat_map(|org| self.sessions.in_org(org.id)).collect()
+            Affected::User(id) => Followers { orgs: HashSet::new(), users: vec![id] },
+            Affected::Org(org) => Followers { orgs: HashSet::from([org]), users: Vec::new() },
+            Affected::Within(top) => Followers { orgs: within(top), users: Vec::new() },
+            Affected::Members(top) => {
+                let orgs = within(top);
+                let users = orgs.iter().flat_map(|org| identity.users_of(*org));
+                let users: HashSet<_> = users.map(|user| user.id).collect();
+                Followers { orgs, users: users.into_iter().collect() }
             }
         }
+    }
+
+    /// Whether they have so few sessions that all of them follow at once.
+    pub(super) fn are_few(&self, Followers { orgs, users }: &Followers) -> bool {
+        const MAX: usize = limits::EXPIRY_STEP;
+        let logins = || users.iter().map(|id| Principal::User(*id));
+        let live = || {
+            let in_orgs = orgs.iter().map(|org| self.sessions.count(*org));
+            in_orgs.chain(logins().map(|login| self.sessions.count_of(&login))).sum::<usize>()
+        };
+        let kept = || {
+            let in_orgs = orgs.iter().map(|org| self.broker.kept_in(*org, 0, MAX + 1).len());
+            in_orgs
+                .chain(logins().map(|login| self.broker.kept_sessions_of(&login).len()))
+                .sum::<usize>()
+        };
+        users.len() <= MAX && live() <= MAX && kept() <= MAX
+    }
+
+    /// Every live session of those whose rights have changed. Those that begin later, or go to another
+    /// organisation, find the change themselves.
+    pub(super) fn sessions_of(&self, Followers { orgs, users }: &Followers) -> Vec<Arc<Session>> {
+        let in_orgs = orgs.iter().flat_map(|org| self.sessions.in_org(*org));
+        let of_users =
+            users.iter().flat_map(|id| self.sessions.of_principal(&Principal::User(*id)));
+        in_orgs.chain(of_users.filter(|session| !orgs.contains(&session.org_id()))).collect()
+    }
+
+    /// Has everything else than live sessions follow a change of rights, of which there is little.
+    pub(super) fn follow_at_once(&self, affected: Affected, followers: &Followers) {
+        self.follow_beside_sessions(affected);
+        for org in &followers.orgs {
+            self.follow_kept_sessions(self.broker.kept_in(*org, 0, usize::MAX));
+        }
+        for id in &followers.users {
+            self.follow_kept_sessions(self.broker.kept_sessions_of(&Principal::User(*id)));
+        }
+    }
+
+    /// Has everything follow a change of rights, of which there is much; done for all who change the
+    /// rights of the same before it begins.
+    pub(super) fn follow_in_steps(
+        self: &Arc<Self>,
+        affected: Affected,
+        by: Option<By>,
+        worker: Worker,
+    ) -> oneshot::Receiver<Followed> {
+        let app = self.clone();
+        let pass = move || {
+            let (app, by) = (app.clone(), by.clone());
+            async move {
+                let kept = app.follow_kept_in_steps(affected, worker).await;
+                let live = app.follow_live_in_steps(affected, by, worker).await;
+                Followed { stored: kept.and(live.stored), goodbyes: Arc::new(live.goodbyes) }
+            }
+        };
+        self.followed.ask((affected, worker), pass)
+    }
+
+    async fn follow_live_in_steps(
+        self: &Arc<Self>,
+        affected: Affected,
+        by: Option<By>,
+        worker: Worker,
+    ) -> Outcome {
+        let (app, now) = (self.clone(), self.clock.now());
+        let looked = self.offload(worker, move || app.sessions_of(&app.followers(affected))).await;
+        let changes = match looked {
+            Ok(sessions) => sessions.into_iter().map(SessionChange::Refresh).collect(),
+            Err(failure) => return failure.into(),
+        };
+        let acts = Acts { events: Vec::new(), by };
+        self.apply_in_steps((changes, acts), Receipt::nothing(), false, worker, now).await
+    }
+
+    async fn follow_kept_in_steps(
+        self: &Arc<Self>,
+        affected: Affected,
+        worker: Worker,
+    ) -> Result<(), Failure> {
+        let app = self.clone();
+        let begin = move || {
+            app.follow_beside_sessions(affected);
+            let Followers { mut orgs, users } = app.followers(affected);
+            orgs.retain(|org| !app.broker.kept_in(*org, 0, 1).is_empty());
+            (orgs, users)
+        };
+        let (orgs, users) = self.do_some(worker, Duration::ZERO, begin).await?;
+        for org in orgs {
+            let mut after = Some(0);
+            while let Some(last) = after {
+                let app = self.clone();
+                let step = move || {
+                    let page = app.broker.kept_in(org, last, limits::EXPIRY_STEP);
+                    let last = page.last().map(|session| session.number());
+                    app.follow_kept_sessions(page);
+                    last
+                };
+                after = self.do_some(worker, Duration::ZERO, step).await?;
+            }
+        }
+        for some in users.chunks(limits::ENDED_STEP) {
+            let (app, some) = (self.clone(), some.to_vec());
+            let step = move || {
+                let kept = |id| app.broker.kept_sessions_of(&Principal::User(id));
+                app.follow_kept_sessions(some.into_iter().flat_map(kept).collect());
+            };
+            self.do_some(worker, Duration::ZERO, step).await?;
+        }
+        Ok(())
     }
 }

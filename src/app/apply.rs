@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use base::{SessionRef, Timestamp, excerpt, limits};
+use base::{Code, Failure, SessionRef, Timestamp, excerpt, limits};
 use rules::directory::{Event, Events, Full, Lifetime, Reason, Session, Start};
 use rules::identity::model::User;
 use rules::identity::{Record, RecordChange, RecordChanges};
 use store::{Change, Receipt, StoreError, rows::encode};
 
-use crate::broker::Scope;
 use crate::events::{Event as StreamEvent, NewEvent};
 
 use super::effects::{Affected, Applied, Effects, Goodbyes, Outcome, SessionChange};
@@ -25,7 +25,7 @@ impl App {
     /// they are durable.
     pub fn apply(self: &Arc<Self>, effects: Effects, now: Timestamp) -> Applied {
         let Effects { receipt, records, affected, gone, sessions, deed, found_by, .. } = effects;
-        let closes_at_once = effects.closes_at_once;
+        let (closes_at_once, worker) = (effects.closes_at_once, effects.worker);
         debug_assert!(
             effects.after_reply.is_none(),
             "who sends the reply has taken what comes behind it"
@@ -50,29 +50,53 @@ impl App {
         };
         if let Some(gone) = gone {
             self.recorder.stop(&gone, TraceEnd::Deleted, self.clock.now());
-            self.follow_kept_sessions(&Scope::Login(gone));
-        }
-        if let Some(affected) = affected {
-            self.follow_kept_sessions_of(affected);
-            if self.recorder.is_on() {
-                self.tend_traces(self.clock.now());
-            }
+            self.end_kept_sessions(&gone);
         }
         if affected.is_none() && sessions.is_empty() {
             return Applied::new(Ok(receipt), Goodbyes::default());
         }
-        let changes = self.expanded(affected, sessions);
-        if changes.len() <= limits::EXPIRY_STEP {
+        let (mut changes, mut followed) = (Vec::new(), None);
+        if let Some(affected) = affected {
+            match self.follow(affected) {
+                Some(few) => changes.extend(few.into_iter().map(SessionChange::Refresh)),
+                None => followed = Some(self.follow_in_steps(affected, acts.by.clone(), worker)),
+            }
+        }
+        self.expand(sessions, &mut changes);
+        if followed.is_none() && changes.len() <= limits::EXPIRY_STEP {
             return self.apply_to_sessions((changes, acts), receipt, closes_at_once, now);
         }
         let app = self.clone();
         Applied::offloaded(async move {
-            let shared = app.clone();
-            let work = move || shared.apply_in_steps((changes, acts), receipt, closes_at_once, now);
-            match app.offload(Worker::Server, work).await {
-                Ok(applied) => applied.await,
-                Err(failure) => Outcome { stored: Err(failure), goodbyes: Goodbyes::default() },
+            let mut outcome = match followed {
+                Some(followed) => followed.await.map_or_else(|_| failed().into(), Outcome::from),
+                None => Outcome { stored: Ok(()), goodbyes: Goodbyes::default() },
+            };
+            let changes = (changes, acts);
+            let own = app.apply_in_steps(changes, receipt, closes_at_once, worker, now).await;
+            outcome.stored = outcome.stored.and(own.stored);
+            outcome.goodbyes.append(own.goodbyes);
+            if closes_at_once {
+                outcome.goodbyes.close();
             }
+            outcome
+        })
+    }
+
+    /// Has everything but live sessions follow a change of rights; the live sessions that are to
+    /// follow. None if there are many, and nothing has followed.
+    fn follow(&self, affected: Affected) -> Option<Vec<Arc<Session>>> {
+        if !matches!(affected, Affected::User(_)) {
+            // Out of date, or of applications that are gone.
+            self.accesses.clear();
+        }
+        if self.recorder.is_on() {
+            self.tend_traces(self.clock.now());
+        }
+        let followers = self.followers(affected);
+        self.are_few(&followers).then(|| {
+            self.follow_at_once(affected, &followers);
+            self.sessions_of(&followers)
         })
     }
 
@@ -101,42 +125,74 @@ impl App {
         Applied::new(recorded.map(|recorded| receipt.and(recorded)), goodbyes)
     }
 
-    /// The same for many sessions, on a thread that serves no connection: each step is a commit of
-    /// its own, and what was done is in that of the first.
-    fn apply_in_steps(
-        &self,
+    /// The same for many sessions, on threads that serve no connection: what was done is in the commit
+    /// of the first step.
+    pub(super) async fn apply_in_steps(
+        self: &Arc<Self>,
         (changes, mut acts): (Vec<SessionChange>, Acts),
         receipt: Receipt,
         closes_at_once: bool,
+        worker: Worker,
         now: Timestamp,
-    ) -> Applied {
+    ) -> Outcome {
         let (mut stored, mut goodbyes) = (Ok(receipt), Goodbyes::default());
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
-            let step: Vec<_> = changes.by_ref().take(limits::ENDED_STEP).collect();
-            let begun = tokio::time::Instant::now();
-            let thought = limits::END_WORK * step.len() as u32;
-            let events = self.change_sessions(step, now);
-            let recorded = self.record_with(&events, acts.first());
+            let some: Vec<_> = changes.by_ref().take(limits::EXPIRY_STEP).collect();
+            let (app, acts) = (self.clone(), acts.first());
+            let thought = limits::END_WORK * some.len() as u32;
+            let work = move || app.apply_to_some(some, acts, now);
+            let (recorded, ended) = match self.do_some(worker, thought, work).await {
+                Ok(done) => done,
+                Err(failure) => return Outcome { stored: Err(failure), goodbyes },
+            };
             stored = stored.and_then(|before| Ok(recorded?.and(before)));
-            goodbyes.append(Goodbyes::of(&events, &self.pace));
-            self.pace.wait_blocking(thought.max(begun.elapsed()));
+            goodbyes.append(ended);
         }
         if closes_at_once {
             goodbyes.close();
         }
-        Applied::new(stored, goodbyes)
+        Applied::new(stored, goodbyes).await
     }
 
-    /// All changes of sessions that effects mean, one by one. Looked for behind the change of
-    /// records: who logs in later finds that.
-    fn expanded(
+    /// Each step is a commit of its own: nobody's waits long for the journal.
+    fn apply_to_some(
         &self,
-        affected: Option<Affected>,
-        sessions: Vec<SessionChange>,
-    ) -> Vec<SessionChange> {
-        let followers = affected.map_or_else(Vec::new, |affected| self.followers(affected));
-        let mut changes: Vec<_> = followers.into_iter().map(SessionChange::Refresh).collect();
+        changes: Vec<SessionChange>,
+        mut acts: Acts,
+        now: Timestamp,
+    ) -> (Result<Receipt, StoreError>, Goodbyes) {
+        let (mut stored, mut goodbyes) = (Ok(Receipt::nothing()), Goodbyes::default());
+        let mut changes = changes.into_iter().peekable();
+        while changes.peek().is_some() {
+            let events = self.change_sessions(changes.by_ref().take(limits::ENDED_STEP), now);
+            let recorded = self.record_with(&events, acts.first());
+            stored = stored.and_then(|before: Receipt| Ok(recorded?.and(before)));
+            goodbyes.append(Goodbyes::of(&events, &self.pace));
+        }
+        (stored, goodbyes)
+    }
+
+    /// Does some of much work on a thread that serves no connection, which takes so much at least, and
+    /// waits then until the rest may go on. Others have their turns meanwhile.
+    pub(super) async fn do_some<T: Send + 'static>(
+        &self,
+        worker: Worker,
+        thought: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let timed = move || {
+            let begun = Instant::now();
+            (work(), begun.elapsed())
+        };
+        let (done, took) = self.offload(worker, timed).await?;
+        self.pace.wait(thought.max(took)).await;
+        Ok(done)
+    }
+
+    /// Adds changes of sessions, one by one. Looked for behind the change of records: who logs in later
+    /// finds that.
+    fn expand(&self, sessions: Vec<SessionChange>, changes: &mut Vec<SessionChange>) {
         for change in sessions {
             match change {
                 SessionChange::EndOthers(principal, session) => {
@@ -148,7 +204,6 @@ impl App {
                 change => changes.push(change),
             }
         }
-        changes
     }
 
     /// Starts a session, as [`rules::directory::DirectoryWriter::start`] says, and does not wait for
@@ -410,16 +465,6 @@ impl App {
         }
     }
 
-    /// Every session whose rights may have changed. Those that begin later, or go to another
-    /// organisation, find the change themselves.
-    fn followers(&self, affected: Affected) -> Vec<Arc<Session>> {
-        if !matches!(affected, Affected::User(_)) {
-            // Out of date, or of applications that are gone.
-            self.accesses.clear();
-        }
-        self.sessions_of(affected)
-    }
-
     fn change_sessions(
         &self,
         changes: impl IntoIterator<Item = SessionChange>,
@@ -470,6 +515,10 @@ impl App {
             }
         }
     }
+}
+
+fn failed() -> Failure {
+    Failure::new(Code::INTERNAL, "The server failed.")
 }
 
 /// Whether what is stored of it ends something.

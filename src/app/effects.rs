@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::{Code, Failure, OrgId, ThingDefId, UserId, limits};
-use rules::directory::{Event, Events, Principal, Reason, Session};
+use rules::directory::{Event, Events, Principal, PrincipalId, Reason, Session};
 use rules::identity::{Access, RecordChanges};
 use serde_json::{Map, Value};
 use store::{Receipt, StoreError};
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::audit::Deed;
 use super::pace::Pace;
+use super::turns::Worker;
 
 /// All that a command did beside its reply. The reply waits until it is durable.
 #[derive(Default)]
@@ -28,6 +29,8 @@ pub struct Effects {
     pub(super) records: Option<RecordChanges>,
     /// Whose sessions follow the change of records.
     pub(super) affected: Option<Affected>,
+    /// For whom that is done.
+    pub(super) worker: Worker,
     /// A login whose object is gone: what it left ends.
     pub(super) gone: Option<Principal>,
     /// Changes of sessions, in order.
@@ -46,7 +49,7 @@ pub struct Effects {
 pub type AfterReply = Box<dyn FnOnce() + Send>;
 
 /// Whose rights have changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Affected {
     /// A user's.
     User(UserId),
@@ -54,6 +57,8 @@ pub enum Affected {
     Org(OrgId),
     /// The same, for the organisation and all below it.
     Within(OrgId),
+    /// The same, and of who is at home or a member there, wherever else.
+    Members(OrgId),
 }
 
 /// A change of sessions.
@@ -96,6 +101,12 @@ impl Effects {
     /// The same, with a change of rights that live sessions follow.
     pub fn followed_by(mut self, affected: Affected) -> Self {
         self.affected = Some(affected);
+        self
+    }
+
+    /// The same, as work of a principal in the organisation where it is.
+    pub fn caused_by(mut self, (org, principal): (OrgId, PrincipalId)) -> Self {
+        self.worker = Worker::Begun(org, principal);
         self
     }
 
@@ -150,6 +161,8 @@ pub struct Goodbyes {
     ended: Vec<(Arc<Session>, Reason)>,
     pace: Option<Arc<Pace>>,
     closed: bool,
+    /// Those that go with the replies of others, too: they close with the last of them.
+    shared: Vec<Arc<Self>>,
 }
 
 impl Goodbyes {
@@ -161,18 +174,27 @@ impl Goodbyes {
         let ended: Vec<_> = events.iter().filter_map(ended).collect();
         // Most ends close no connection of others.
         let pace = (!ended.is_empty()).then(|| pace.clone());
-        Self { ended, pace, closed: false }
+        Self { ended, pace, closed: false, shared: Vec::new() }
+    }
+
+    /// Those of a change that is others', too.
+    pub(super) fn shared(with_others: Arc<Self>) -> Self {
+        let mut goodbyes = Self::default();
+        goodbyes.shared.push(with_others);
+        goodbyes
     }
 
     /// Those of both.
     pub fn append(&mut self, mut other: Self) {
         self.ended.append(&mut other.ended);
+        self.shared.append(&mut other.shared);
         self.pace = self.pace.take().or(other.pace.take());
         self.closed &= other.closed;
     }
 
     /// Closes the connections before it is dropped: of many, one after the other.
     pub(super) fn close(&mut self) {
+        self.shared.clear();
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
@@ -224,7 +246,7 @@ impl Goodbyes {
 
     /// Whether no session has ended.
     pub fn is_empty(&self) -> bool {
-        self.ended.is_empty()
+        self.ended.is_empty() && self.shared.is_empty()
     }
 }
 
@@ -245,6 +267,12 @@ pub struct Outcome {
     pub stored: Result<(), Failure>,
     /// The connections that they close.
     pub goodbyes: Goodbyes,
+}
+
+impl From<Failure> for Outcome {
+    fn from(failure: Failure) -> Self {
+        Self { stored: Err(failure), goodbyes: Goodbyes::default() }
+    }
 }
 
 enum Work {
@@ -307,8 +335,7 @@ impl Future for Applied {
                     done.unwrap_or_else(|error| {
                         let error = &error as &dyn std::error::Error;
                         tracing::error!(error, "a change of many sessions failed");
-                        let failure = Failure::new(Code::INTERNAL, "The server failed.");
-                        Outcome { stored: Err(failure), goodbyes: Goodbyes::default() }
+                        Failure::new(Code::INTERNAL, "The server failed.").into()
                     })
                 });
             }

@@ -59,6 +59,7 @@ mod made_tokens;
 mod memory;
 mod open;
 mod pace;
+mod passes;
 mod passwords;
 mod places;
 mod presence;
@@ -123,7 +124,9 @@ pub use viewer::{EventReaderPlace, EventReaders, SIGN_OF_LIFE, Viewer};
 pub use watched::{Watch, Watched, Watching};
 pub use webhooks::{LastFailure, Progress, WebhookLoad, WebhookState};
 
+use access::Followed;
 use connection_history::ConnectionHistory;
+use passes::Passes;
 use passwords::Passwords;
 use shared_looks::{Asked, Found, SharedLooks};
 
@@ -226,6 +229,7 @@ pub struct App {
     pub large_replies: LargeReplies,
     /// Long looks that wait for their turn.
     shared_looks: Arc<SharedLooks>,
+    followed: Arc<Passes<(Affected, Worker), Followed>>,
 }
 
 impl App {
@@ -360,7 +364,7 @@ pub(crate) mod tests {
     use std::path::Path;
     use std::sync::atomic::Ordering;
 
-    use base::{ConnInfo, OrgId, Protocol, SessionId, ThingId, ThingKey, limits};
+    use base::{ConnInfo, OrgId, Protocol, SessionId, SessionRef, ThingId, ThingKey, limits};
     use rules::directory::{Event, Reason};
     use rules::directory::{Outbox, Start, Who};
     use rules::identity::model::User;
@@ -520,12 +524,22 @@ pub(crate) mod tests {
         who: Who,
         number: u8,
     ) -> (Arc<Session>, Arc<Outbox>) {
+        connect_with(app, session, who, [number; 12])
+    }
+
+    fn connect_with(
+        app: &App,
+        session: &Arc<Session>,
+        who: Who,
+        id: [u8; 12],
+    ) -> (Arc<Session>, Arc<Outbox>) {
         let outbox = Arc::new(Outbox::new(true));
+        let id = SessionId::from_random(id);
         let start = Start {
-            id: SessionId::from_random([number; 12]),
+            id,
             who,
             token: None,
-            client_id: number.to_string().into(),
+            client_id: SessionRef::of(&id).to_string().into(),
             access: session.access(),
             conn: *session.conn(),
             link: rules::directory::Link::default(),
@@ -553,6 +567,81 @@ pub(crate) mod tests {
         assert!(app.apply(effects, NOW).await.stored.is_err());
         assert_eq!(first.take(true).1, Some(Reason::Revoked));
         assert!(app.accesses.is_empty(), "what is gone is not kept");
+    }
+
+    /// Changes of rights that many follow, while all turns are others'.
+    #[tokio::test]
+    async fn changes_of_rights_that_come_together_are_followed_together() {
+        struct Passes(std::sync::atomic::AtomicUsize);
+
+        impl DelayedWills for Passes {
+            fn drop_of_gone(&self, _: &App, _: &crate::broker::Scope) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        let (app, _) = demo();
+        let passes = Arc::new(Passes(0.into()));
+        app.watch_delayed_wills(passes.clone());
+        let session = login(&app).await.expect("welcome");
+        let (org, whose) = (session.org_id(), session.who().principal_id());
+        let rights = session.access();
+        let count = limits::EXPIRY_STEP + 44;
+        let connected: Vec<_> = (0..count)
+            .map(|number| {
+                let mut id = [0; 12];
+                id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+                let session = connect_with(&app, &session, session.who().clone(), id).0;
+                permit_all(&app, &session);
+                session
+            })
+            .collect();
+        let change = || {
+            let effects = Effects::default().followed_by(Affected::Org(org));
+            app.apply(effects.caused_by((org, whose)), NOW)
+        };
+        let mut turns = Vec::new();
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            turns.push(app.turns.take(Worker::Server).await.expect("a turn"));
+        }
+        let changes: Vec<_> = (0..20).map(|_| change()).collect();
+        assert!(changes.iter().all(Applied::is_offloaded));
+        tokio::task::yield_now().await;
+        assert!(connected.iter().all(|one| one.access() != rights), "others have all turns");
+        drop(turns);
+        for change in changes {
+            change.await.stored.expect("stored");
+            assert!(connected.iter().all(|one| one.access() == rights));
+        }
+        assert!((1..=2).contains(&passes.0.load(Ordering::Relaxed)));
+    }
+
+    #[tokio::test]
+    async fn many_kept_sessions_have_followed_when_the_reply_goes_out() {
+        use crate::broker::{Identity, Owner};
+        let (app, _) = demo();
+        let org = login(&app).await.expect("welcome").org_id();
+        let identity = Identity { thing: None, application: None, token: None };
+        let outbox = Arc::new(Outbox::new(true));
+        let begin = |number: usize, org| {
+            let mut id = [0; 12];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            // Nobody whom the records know.
+            let principal = rules::directory::Principal::User(base::UserId::from_bytes(id));
+            let owner = Owner { principal, client_id: "kept".into() };
+            app.broker.begin(&owner, (org, identity), 1000, (&outbox, &|| true)).expect("room");
+        };
+        let kept = || app.broker.load().kept_sessions;
+        let change = || app.apply(Effects::default().followed_by(Affected::Org(org)), NOW);
+        begin(0, OrgId::from_bytes([9; 12]));
+        for many in [false, true] {
+            let count = limits::EXPIRY_STEP * 2 * usize::from(many) + 1;
+            (1..=count).for_each(|number| begin(number, org));
+            let changed = change();
+            assert_eq!((changed.is_offloaded(), kept()), (many, if many { count + 1 } else { 1 }));
+            changed.await.stored.expect("stored");
+            assert_eq!(kept(), 1, "another organisation's stays");
+        }
     }
 
     /// Gives a session every permission.

@@ -38,7 +38,7 @@ use super::{
     App, IdentityError, housekeeping, idle, journal, made_tokens, records, secret, taken_names,
     token_guesses,
 };
-use crate::broker::{Broker, BrokerConfig, Scope};
+use crate::broker::{Broker, BrokerConfig};
 use crate::config::Config;
 use crate::events::{Events, EventsConfig, EventsError};
 use crate::metrics::Metrics;
@@ -210,6 +210,7 @@ impl App {
             recorder: Recorder::new(&pools),
             session_log: SessionLog::default(),
             shared_looks: Arc::default(),
+            followed: Arc::default(),
             pools,
             pace: Arc::new(Pace::new(cores)),
         };
@@ -241,7 +242,7 @@ impl App {
         self.note_stop(stopped.into_iter(), now);
         tracing::info!(live, "sessions recovered");
         loading.done("sessions");
-        self.follow_kept_sessions(&Scope::All);
+        self.follow_kept_sessions(self.broker.all_kept());
         loading.done("owners of MQTT sessions");
         self.files.recover()?;
         loading.done("files");

@@ -69,11 +69,6 @@ impl Pace {
             None => tokio::task::yield_now().await,
         }
     }
-
-    /// The same on a thread of the runtime that serves no connection.
-    pub(super) fn wait_blocking(&self, work: Duration) {
-        tokio::runtime::Handle::current().block_on(self.wait(work));
-    }
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

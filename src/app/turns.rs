@@ -14,9 +14,10 @@ use rules::directory::PrincipalId;
 use tokio::sync::oneshot;
 
 /// For whom work is done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Worker {
     /// The server's own, which is never refused.
+    #[default]
     Server,
     /// A principal's, in the organisation where it is.
     Principal(OrgId, PrincipalId),

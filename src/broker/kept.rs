@@ -1,6 +1,7 @@
 //! The sessions that outlive their connections, by owner.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use base::{OrgId, Timestamp};
@@ -13,6 +14,8 @@ use super::session::{Owner, Session};
 #[derive(Default)]
 pub(super) struct KeptSessions {
     by_owner: BTreeMap<Owner, Arc<Session>>,
+    /// By organisation and number.
+    by_org: BTreeMap<(OrgId, u64), Arc<Session>>,
     /// Those whose clients are away and that have an end, by it.
     due: BTreeMap<(Timestamp, u64), Arc<Session>>,
 }
@@ -47,6 +50,7 @@ impl KeptSessions {
 
     /// Adds one that was there before the program started.
     pub(super) fn restore(&mut self, session: Arc<Session>) {
+        self.by_org.insert((session.org(), session.number()), session.clone());
         self.by_owner.insert(session.owner().clone(), session);
     }
 
@@ -62,10 +66,15 @@ impl KeptSessions {
         self.of_login(principal).cloned().collect()
     }
 
-    /// Those in an organisation; all without one.
-    pub(super) fn within(&self, org: Option<OrgId>) -> Vec<Arc<Session>> {
-        let within = |session: &&Arc<Session>| org.is_none_or(|org| session.org() == org);
-        self.by_owner.values().filter(within).cloned().collect()
+    /// At most so many of those in an organisation, by number from behind one on.
+    pub(super) fn page(&self, org: OrgId, after: u64, max: usize) -> Vec<Arc<Session>> {
+        let behind = (Bound::Excluded((org, after)), Bound::Included((org, u64::MAX)));
+        self.by_org.range(behind).take(max).map(|(_, session)| session.clone()).collect()
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        self.by_owner.values().cloned().collect()
     }
 
     /// Takes a session out; whether it was there.
@@ -73,6 +82,7 @@ impl KeptSessions {
         let is = self.get(session.owner()).is_some_and(|held| Arc::ptr_eq(held, session));
         if is {
             self.by_owner.remove(session.owner());
+            self.by_org.remove(&(session.org(), session.number()));
             self.came(session);
         }
         is

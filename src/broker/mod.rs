@@ -282,7 +282,7 @@ impl Broker {
     /// The store failed.
     pub fn count_stored(&self) -> Result<(), StoreError> {
         self.0.retained.count()?;
-        let sessions = self.0.kept.lock().within(None);
+        let sessions = self.0.kept.lock().all();
         let sessions: HashMap<u64, Arc<Session>> =
             sessions.into_iter().map(|session| (session.number(), session)).collect();
         let learn = |number, found: &FoundRows| {
@@ -490,18 +490,28 @@ impl Broker {
         drop(order);
     }
 
-    /// Has sessions of a login, of an organisation, or all, follow the rights that `access_of` says:
-    /// without any they end. How many ended.
+    /// All sessions that outlive their connections.
+    pub fn all_kept(&self) -> Vec<Arc<Session>> {
+        self.0.kept.lock().all()
+    }
+
+    /// Those of a login.
+    pub fn kept_sessions_of(&self, principal: &Principal) -> Vec<Arc<Session>> {
+        self.0.kept.lock().of(principal)
+    }
+
+    /// At most so many of those in an organisation, by number from behind one on: 0 is before all.
+    pub fn kept_in(&self, org: OrgId, after: u64, max: usize) -> Vec<Arc<Session>> {
+        self.0.kept.lock().page(org, after, max)
+    }
+
+    /// Has sessions that outlive their connections follow the rights that `access_of` says: without
+    /// any they end. How many ended.
     pub fn sweep(
         &self,
-        scope: &Scope,
+        sessions: Vec<Arc<Session>>,
         access_of: impl Fn(&Owner, OrgId, Identity) -> Option<Arc<Access>>,
     ) -> usize {
-        let sessions = match scope {
-            Scope::Login(principal) => self.0.kept.lock().of(principal),
-            Scope::Org(org) => self.0.kept.lock().within(Some(*org)),
-            Scope::All => self.0.kept.lock().within(None),
-        };
         let mut ended = 0;
         for session in sessions {
             let Some(identity) = session.lock().kept.as_ref().map(|kept| kept.identity) else {

@@ -699,9 +699,12 @@ impl Unstored {
         now: Timestamp,
     ) -> Self {
         let after_reply = effects.after_reply.take();
-        if let (true, Some(session)) = (row.info.is_act, &caller.session) {
-            let actor = Actor::of_session(session, caller.conn);
-            effects = effects.by(Deed { actor, command: row.info.name });
+        if let Some(session) = &caller.session {
+            effects = effects.caused_by((session.org_id(), session.who().principal_id()));
+            if row.info.is_act {
+                let actor = Actor::of_session(session, caller.conn);
+                effects = effects.by(Deed { actor, command: row.info.name });
+            }
         }
         let applied = app.apply(effects, now);
         Self { app: app.clone(), row, text, applied, after_reply, caller: caller.clone(), now }

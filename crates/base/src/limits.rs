@@ -460,7 +460,8 @@ pub const STORE_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
 pub const GROUP_BATCHES_MAX: usize = 1024;
 
 /// Sessions whose counters are stored, or mails that expire, in one step before other work gets its
-/// turn; and sessions that one command changes on its connection's own thread.
+/// turn; and sessions, and as many kept MQTT sessions, that one command changes on its connection's own
+/// thread.
 pub const EXPIRY_STEP: usize = 256;
 
 /// Sessions that end in one step: a tenth of a millisecond.
@@ -691,10 +692,6 @@ pub const CLIENT_ID_BYTES_MAX: usize = 256;
 /// Messages of the broker with QoS 1 and 2 that are on their way to one client, whatever more it
 /// says that it takes.
 pub const INFLIGHT_MAX: usize = 100;
-
-/// Kept MQTT sessions that are looked at on a connection's own thread when rights change: some
-/// milliseconds.
-pub const KEPT_SESSIONS_AT_ONCE_MAX: usize = 10_000;
 
 /// Topic aliases that a client may set, each of which is a topic that is held for it.
 pub const TOPIC_ALIASES_MAX: u16 = 16;

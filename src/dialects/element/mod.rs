@@ -220,7 +220,7 @@ async fn end(
 ) -> Result<Goodbyes, Error> {
     let by = caller.principal();
     let ends = sessions.into_iter().map(|session| SessionChange::EndFor(session, by.clone()));
-    let effects = Effects::on_sessions(ends).closing_at_once().by(deed);
+    let effects = Effects::on_sessions(ends).caused_by(caller.payer()).closing_at_once().by(deed);
     let outcome = app.apply(effects, now).await;
     outcome.stored?;
     Ok(outcome.goodbyes)

@@ -1,11 +1,9 @@
 //! `org.*`: organisations (`docs/protocol/tr50.md` 4.1).
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base::{Code, Failure, OrgId, RoleId, Timestamp, excerpt, limits};
-use rules::directory::{Principal, Session};
 use rules::identity::model::{Org, Role, User};
 use rules::identity::{Record, RecordChange, SLUG_RULE, STANDARD_ROLES, StandardRole, is_slug};
 use serde::Serialize;
@@ -14,7 +12,7 @@ use super::authorize::{self, Edit, Made, Unset};
 use super::commands;
 use super::paging::{ListReply, View};
 use super::target::check_unrestricted;
-use crate::app::{Affected, Effects, SessionChange};
+use crate::app::{Affected, Effects};
 use crate::random::random;
 use crate::things::files::Owner;
 use crate::tr50::params::{missing, params};
@@ -393,20 +391,8 @@ pub fn update(
         return Ok(After(Done, turn.put(org).into()));
     }
     call.app.spare_enrolment(call.session);
-    let elsewhere = sessions_elsewhere(call, org.id);
-    let affected = Affected::Within(org.id);
-    let effects = Effects::from(turn.put(org)).followed_by(affected);
-    Ok(After(Done, effects.and_sessions(elsewhere.map(SessionChange::Refresh))))
-}
-
-/// The live sessions in other organisations of those who are at home or members in this one or below.
-fn sessions_elsewhere(call: &Call<'_>, top: OrgId) -> impl Iterator<Item = Arc<Session>> {
-    let (identity, directory) = (call.app.identity(), call.app.directory());
-    let within = identity.orgs().into_iter().filter(|org| identity.is_within(org.id, top));
-    let users = within.flat_map(|org| identity.users_of(org.id));
-    let ids: BTreeSet<_> = users.map(|user| user.id).collect();
-    let sessions = ids.into_iter().flat_map(|id| directory.of_principal(&Principal::User(id)));
-    sessions.filter(move |session| !identity.is_within(session.org_id(), top))
+    let affected = Affected::Members(org.id);
+    Ok(After(Done, Effects::from(turn.put(org)).followed_by(affected)))
 }
 
 /// `org.delete`: never the current organisation, whose session would go with it.

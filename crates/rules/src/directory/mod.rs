@@ -194,6 +194,11 @@ impl Directory {
         siblings.map_or_else(Vec::new, |siblings| siblings.iter().cloned().collect())
     }
 
+    /// How many live sessions a login has.
+    pub fn count_of(&self, principal: &Principal) -> usize {
+        self.by_principal.get(principal).map_or(0, |siblings| siblings.len())
+    }
+
     /// How many sessions of a login have started since then, among those that live or ended lately.
     pub fn started_since(&self, principal: &Principal, since: Timestamp) -> usize {
         let live = self.by_principal.get(principal).map_or(0, |live| live.since(since));
@@ -266,8 +271,13 @@ impl Directory {
 
     /// The live sessions that are in an organisation, oldest first.
     pub fn in_org(&self, org: OrgId) -> Vec<Arc<Session>> {
-        let roster = self.by_org.get(&org).map(|roster| roster.value().clone());
-        roster.map_or_else(Vec::new, |roster| roster.read().page(false, 0, usize::MAX))
+        let Some(roster) = self.by_org.get(&org).map(|roster| roster.value().clone()) else {
+            return Vec::new();
+        };
+        // Who comes or goes does not wait until all have been looked at.
+        let entries = roster.read().entries();
+        let entries = entries.all().flat_map(|chunk| &chunk.items);
+        entries.map(|entry| entry.session.clone()).collect()
     }
 
     /// Whether a live session in an organisation passes the test, which must be short.

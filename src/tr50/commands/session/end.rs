@@ -207,8 +207,10 @@ impl Many {
                 let by = session.who().principal();
                 let deed = call.deed("session.end");
                 let ends = live.into_iter().map(|one| SessionChange::EndFor(one, by.clone()));
-                let effects = Effects::on_sessions(ends).by(deed).as_one(many.named);
-                let outcome = app.apply(effects.closing_at_once(), app.clock.now()).await;
+                let whose = (session.org_id(), session.who().principal_id());
+                let effects = Effects::on_sessions(ends).caused_by(whose).by(deed);
+                let effects = effects.as_one(many.named).closing_at_once();
+                let outcome = app.apply(effects, app.clock.now()).await;
                 outcome.stored?;
                 let closed = outcome.goodbyes.sessions().count();
                 ended.already_gone += ended.closed - closed.min(ended.closed);
