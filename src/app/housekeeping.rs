@@ -54,7 +54,15 @@ impl App {
             let work = limits::CLOSE_WORK * closed + ended.max(begun.elapsed());
             self.pace.wait(work).await;
         }
-        self.notify(&self.sessions.prune(now));
+        // What ended together is too old together, and nobody ends or begins while it goes.
+        let mut more = true;
+        while more {
+            let begun = tokio::time::Instant::now();
+            let forgotten = self.sessions.prune(now, limits::ENDED_STEP);
+            self.notify(&forgotten);
+            more = forgotten.len() == limits::ENDED_STEP;
+            self.pace.wait(begun.elapsed()).await;
+        }
         self.forget_tokens(now);
         self.second_factors.expire(now);
     }

@@ -427,6 +427,29 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
+    async fn ended_sessions_are_forgotten_in_steps() {
+        let mut config = Config::default();
+        config.limits.commands_per_s = 0;
+        let age_s = config.sessions.history_age_s;
+        let (app, store) = demo_with(config);
+        let count = limits::ENDED_STEP * 4 + 1;
+        for _ in 0..count {
+            let session = login(&app).await.expect("welcome");
+            app.apply(SessionChange::Revoke(session).into(), NOW).await.stored.expect("stored");
+        }
+        let rows = || {
+            let rows = store.scan(Table::History, Bound::Unbounded, Bound::Unbounded, usize::MAX);
+            rows.expect("read").len()
+        };
+        assert_eq!((app.directory().ended().len(), rows()), (count, count));
+        store.largest.store(0, Ordering::Relaxed);
+        app.expire(NOW.plus_seconds(age_s + 1)).await;
+        app.tables.writer().barrier().expect("room").await.expect("stored");
+        assert_eq!((app.directory().ended().len(), rows()), (0, 0));
+        assert!(store.largest.load(Ordering::Relaxed) <= 2 * limits::ENDED_STEP);
+    }
+
+    #[tokio::test]
     async fn only_long_listings_run_apart() {
         let mut config = Config::default();
         config.limits.sessions_per_principal = usize::MAX;

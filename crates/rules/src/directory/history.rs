@@ -125,10 +125,10 @@ impl History {
         self.next += 1;
     }
 
-    /// Takes out what is too old.
-    pub fn prune(&mut self, now: Timestamp) -> Vec<Arc<Session>> {
+    /// Takes out at most `max` of what is too old.
+    pub fn prune(&mut self, now: Timestamp, max: usize) -> Vec<Arc<Session>> {
         let old = |ended: &Ended| ended_at(&ended.session).plus_seconds(self.age_s) <= now;
-        let numbers = self.ended.iter().take_while(|(_, ended)| old(ended));
+        let numbers = self.ended.iter().take_while(|(_, ended)| old(ended)).take(max);
         let numbers: Vec<_> = numbers.map(|(number, _)| *number).collect();
         numbers.into_iter().filter_map(|number| self.take(number)).collect()
     }

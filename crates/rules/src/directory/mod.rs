@@ -613,9 +613,10 @@ impl DirectoryWriter {
         drop(context);
     }
 
-    /// Takes ended sessions out of the history that are too old.
-    pub fn prune(&self, now: Timestamp) -> Events {
-        let forgotten = self.history.lock().prune(now);
+    /// Takes at most `max` ended sessions out of the history that are too old; if it is as many, there
+    /// may be more.
+    pub fn prune(&self, now: Timestamp, max: usize) -> Events {
+        let forgotten = self.history.lock().prune(now, max);
         self.forget(forgotten).collect()
     }
 

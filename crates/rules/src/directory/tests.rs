@@ -255,7 +255,8 @@ fn the_history_keeps_the_last_that_ended() {
     let listing = directory.list(OrgId::from_bytes([1; 12]), &query);
     assert_eq!(listing.count, 5);
     assert_eq!(listing.sessions[0].started(), at(7));
-    assert_eq!(directory.prune(at(1005)).len(), 3);
+    assert_eq!(directory.prune(at(1005), 2).len(), 2);
+    assert_eq!(directory.prune(at(1005), 2).len(), 1);
     assert_eq!(directory.list(OrgId::from_bytes([1; 12]), &query).count, 2);
 }
 

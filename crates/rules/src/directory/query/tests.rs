@@ -401,7 +401,7 @@ fn those_that_ended_with_the_servers_stop_push_nobody_out() {
     assert_eq!([ended(Reason::LoggedOut), ended(Reason::ServerStopped)], [4, 1]);
     (21..24).for_each(|number| end(number, Reason::Idle));
     assert_eq!([ended(Reason::LoggedOut), ended(Reason::ServerStopped)], [2, 0]);
-    assert_eq!(directory.prune(at(2000)).len(), 6);
+    assert_eq!(directory.prune(at(2000), 10).len(), 6);
     assert_eq!(directory.numbers.application_of(1), None, "nobody is left who has a number");
 }
 
