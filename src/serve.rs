@@ -907,7 +907,7 @@ async fn housekeeping(shared: Arc<Shared>) {
     const LOG_EVERY: u64 = 4;
     const EVENTS_EVERY: u64 = 8;
     let (mut pruning, mut sweeping) = (None::<JoinHandle<()>>, None::<JoinHandle<()>>);
-    let mut keeping = None::<JoinHandle<()>>;
+    let (mut keeping, mut expiring) = (None::<JoinHandle<()>>, None::<JoinHandle<()>>);
     let mut expire_at = shared.app.clock.now();
     let mut expire_events_at = expire_at;
     let mut released = (0, 0);
@@ -956,7 +956,10 @@ async fn housekeeping(shared: Arc<Shared>) {
         }
         if tick % COUNTERS_EVERY == 0 {
             keep_files(&shared.app);
-            expire_topics(&shared.app);
+            if expiring.as_ref().is_none_or(JoinHandle::is_finished) {
+                let app = shared.app.clone();
+                expiring = Some(tokio::spawn(async move { app.expire_topics(now).await }));
+            }
             if let Err(error) = shared.app.store_counters().await {
                 store::report(&error, "the sessions' counters were not stored");
             }
@@ -988,19 +991,6 @@ fn release_memory(app: &App, last: &mut (u64, u32)) {
             });
         }
     }
-}
-
-/// Ends MQTT sessions and retained messages whose time is over, on a thread that may wait for the
-/// disk.
-fn expire_topics(app: &Arc<App>) {
-    let (broker, now) = (app.broker.clone(), app.clock.now());
-    let handle = tokio::runtime::Handle::current();
-    tokio::task::spawn_blocking(move || {
-        let _runtime = handle.enter();
-        if let Err(error) = broker.expire(now) {
-            store::report(&error, "what is over of MQTT topics was not removed");
-        }
-    });
 }
 
 /// Lets go what is over of files, on a thread that may wait for the disk.

@@ -67,6 +67,21 @@ impl App {
         self.second_factors.expire(now);
     }
 
+    /// Ends MQTT sessions whose time is over, in steps as other sessions, and retained messages.
+    pub async fn expire_topics(&self, now: Timestamp) {
+        let mut more = true;
+        while more {
+            let begun = tokio::time::Instant::now();
+            more = self.broker.expire_sessions(now, limits::ENDED_STEP);
+            self.pace.wait(begun.elapsed()).await;
+        }
+        let broker = self.broker.clone();
+        let expired = tokio::task::spawn_blocking(move || broker.expire_retained(now)).await;
+        if let Ok(Err(error)) = expired {
+            store::report(&error, "what is over of MQTT topics was not removed");
+        }
+    }
+
     /// Writes what was refused, and removes events that are too many or, with `expire`, too old. It
     /// reads the disk, so it runs offload.
     pub async fn keep_events(self: &Arc<Self>, expire: bool, now: Timestamp) {

@@ -33,7 +33,7 @@ mod tests;
 mod tree;
 mod waiting;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -145,10 +145,19 @@ struct Inner {
     orgs: DashMap<OrgId, Arc<Org>>,
     shares: Arc<BrokerShares>,
     kept: Mutex<KeptSessions>,
+    erasing: Mutex<Erasing>,
     retained: Retained,
     numbers: AtomicU64,
     epochs: AtomicU64,
     counts: Counts,
+}
+
+/// Sessions that are over, whose rows are still there.
+#[derive(Default)]
+struct Erasing {
+    numbers: VecDeque<u64>,
+    /// Whether there is a task that removes them.
+    goes_on: bool,
 }
 
 /// What an organisation has.
@@ -191,6 +200,7 @@ impl Broker {
             orgs: DashMap::new(),
             shares: Arc::new(BrokerShares::new(config, disk)),
             kept: Mutex::default(),
+            erasing: Mutex::default(),
             numbers: AtomicU64::new(1),
             epochs: AtomicU64::new(1),
             counts: Counts::default(),
@@ -228,7 +238,7 @@ impl Broker {
                 session.note_narrowed();
             }
             if row.ended {
-                self.erase_later(session.clone());
+                self.erase_later(number);
                 session.end(&mut session.lock());
                 return Ok(());
             }
@@ -584,16 +594,21 @@ impl Broker {
         }
     }
 
-    /// Ends what is over: sessions whose clients did not come back in time, and retained messages.
+    /// Ends at most `max` sessions whose clients did not come back in time; false if there are no more.
+    pub fn expire_sessions(&self, now: Timestamp, max: usize) -> bool {
+        for _ in 0..max {
+            let due = self.0.kept.lock().take_due(now);
+            let Some(session) = due else { return false };
+            self.end(&session);
+        }
+        true
+    }
+
+    /// Ends retained messages that are over. Reads the disk.
     ///
     /// # Errors
     /// The store failed.
-    pub fn expire(&self, now: Timestamp) -> Result<(), StoreError> {
-        loop {
-            let due = self.0.kept.lock().take_due(now);
-            let Some(session) = due else { break };
-            self.end(&session);
-        }
+    pub fn expire_retained(&self, now: Timestamp) -> Result<(), StoreError> {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let ends = self.0.retained.due(now, after.as_deref())?;
@@ -669,47 +684,75 @@ impl Broker {
             put_session(session, &session.lock(), &mut batch);
             self.submit_or_log(batch);
             drop(order);
-            self.erase_later(session.clone());
+            self.erase_later(session.number());
         }
     }
 
-    /// Removes all rows of a session that is over, itself last: its number is not used again before.
-    fn erase_later(&self, session: Arc<Session>) {
+    /// Has the rows of a session that is over removed: one task does it for all.
+    fn erase_later(&self, number: u64) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             // Not before the server runs: the next start finds it.
             return;
         };
-        let broker = self.clone();
-        runtime.spawn(async move {
-            if let Err(error) = broker.erase(session.number()).await {
-                store::report(&error, "an MQTT session that is over was not removed");
-            }
-        });
+        let mut erasing = self.0.erasing.lock();
+        erasing.numbers.push_back(number);
+        if !std::mem::replace(&mut erasing.goes_on, true) {
+            let broker = self.clone();
+            runtime.spawn(async move { broker.erase_all().await });
+        }
     }
 
-    async fn erase(&self, number: u64) -> Result<(), StoreError> {
-        let tables = &self.0.tables;
-        loop {
-            tables.writer().barrier()?.await?;
-            let tables = tables.clone();
-            let read = tokio::task::spawn_blocking(move || {
-                let mut batch = Batch::default();
-                for table in [Table::MqttMessages, Table::MqttReceived] {
-                    let rows = tables.scan_prefix(table, &number.to_be_bytes(), None, 1000)?;
-                    rows.into_iter().for_each(|(key, _)| batch.delete(table, key));
+    async fn erase_all(&self) {
+        while let Some(some) = self.next_erased() {
+            match self.erase(some.clone()).await {
+                Ok(rest) => self.0.erasing.lock().numbers.extend(rest),
+                Err(StoreError::Busy) => {
+                    tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
+                    self.0.erasing.lock().numbers.extend(some);
                 }
-                Ok(batch)
-            });
-            let mut batch = read.await.map_err(|_| StoreError::Closed)??;
-            let done = batch.0.is_empty();
-            if done {
-                batch.delete(Table::MqttSessions, number.to_be_bytes());
-            }
-            self.0.tables.submit(batch)?.await?;
-            if done {
-                return Ok(());
+                Err(error) => {
+                    store::report(&error, "MQTT sessions that are over were not removed");
+                }
             }
         }
+    }
+
+    fn next_erased(&self) -> Option<Vec<u64>> {
+        let mut erasing = self.0.erasing.lock();
+        let count = erasing.numbers.len().min(bounds::EXPIRY_STEP);
+        erasing.goes_on = count > 0;
+        erasing.goes_on.then(|| erasing.numbers.drain(..count).collect())
+    }
+
+    /// Removes rows of sessions that are over, and each itself when it has no others: its number is not
+    /// used again before. Those of which something is left.
+    async fn erase(&self, numbers: Vec<u64>) -> Result<Vec<u64>, StoreError> {
+        const ROWS: usize = 1000;
+        // Behind what was numbered before they ended.
+        self.barrier().await?;
+        let tables = self.0.tables.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let (mut batch, mut rest) = (Batch::default(), Vec::new());
+            for number in numbers {
+                let before = batch.0.len();
+                if before >= ROWS {
+                    rest.push(number);
+                    continue;
+                }
+                for table in [Table::MqttMessages, Table::MqttReceived] {
+                    let rows = tables.scan_prefix(table, &number.to_be_bytes(), None, ROWS)?;
+                    rows.into_iter().for_each(|(key, _)| batch.delete(table, key));
+                }
+                match batch.0.len() == before {
+                    true => batch.delete(Table::MqttSessions, number.to_be_bytes()),
+                    false => rest.push(number),
+                }
+            }
+            Ok((batch, rest))
+        });
+        let (batch, rest) = read.await.map_err(|_| StoreError::Closed)??;
+        self.0.tables.submit(batch)?.await?;
+        Ok(rest)
     }
 
     /// Stores a session as it is now, if it outlives its connection and has something. Resolves when

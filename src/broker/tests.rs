@@ -215,6 +215,34 @@ async fn nothing_is_left_of_a_session_that_has_nothing() {
 }
 
 #[tokio::test]
+async fn sessions_that_are_over_together_end_in_steps_and_are_removed_by_one_task() {
+    const STEP: usize = 16;
+    let rig = Rig::new();
+    let count = 2 * STEP + 8;
+    for number in 0..count {
+        let link = rig.begin(&number.to_string());
+        rig.subscribe(&link, "t", 1).await;
+        rig.broker.leave(link, 1000, Vec::new(), NOW);
+    }
+    rig.publish("t", b"x", QoS::AtLeastOnce, false).await;
+    rig.settle().await;
+    assert!(rig.rows() >= 2 * count);
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let (before, over) = (tasks(), NOW.plus_seconds(1001));
+    let mut left = count;
+    while rig.broker.expire_sessions(over, STEP) {
+        left -= STEP;
+        assert_eq!(rig.broker.load().kept_sessions, left);
+    }
+    assert_eq!((left, rig.broker.load().kept_sessions), (8, 0));
+    assert_eq!(tasks(), before + 1);
+    while rig.broker.0.erasing.lock().goes_on {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    assert_eq!(rig.rows(), 0);
+}
+
+#[tokio::test]
 async fn a_session_has_the_room_of_released_messages_again() {
     let rig = Rig::new();
     let mut link = rig.begin("a");
