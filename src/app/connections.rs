@@ -25,6 +25,24 @@ pub(super) type Home = (OrgId, PrincipalId);
 /// Whether a connection has lost its place already.
 pub(super) type Lost<'a> = &'a dyn Fn(ConnectionId) -> bool;
 
+/// Somebody's connection on which nothing has come for longest.
+pub(super) enum Idlest<V> {
+    Found(ConnectionId, V),
+    /// It has none but those on which requests are worked on.
+    Nobody,
+    /// Somebody has to look at all of them.
+    Unknown,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NotTaken {
+    Full(NoPlace),
+    /// Not before somebody has looked for the idlest connection of this one, whose it is; without the
+    /// lock, for there may be a hundred thousand.
+    Look(Home, NoPlace),
+}
+
 /// All open connections.
 pub struct Connections {
     usage: Arc<Usage>,
@@ -236,22 +254,29 @@ impl Connections {
 
     /// Counts a connection for who has logged in on it: it does not make room for strangers any
     /// more. When all places are taken, who has most loses its idlest connection, which `idlest`
-    /// finds among those that have not lost theirs: the caller closes it. `replaces` says whether the
+    /// knows among those that have not lost theirs: the caller closes it. `replaces` says whether the
     /// login takes over from another connection, whose place it gets.
     ///
     /// # Errors
     ///
-    /// Nobody has more, or too many have just made way.
-    pub fn take<V>(
+    /// Nobody has more, or too many have just made way; or the idlest is not known.
+    pub(super) fn take<V>(
         self: &Arc<Self>,
         (id, home): (ConnectionId, Home),
         replaces: impl FnOnce() -> bool,
-        idlest: impl Fn(Home, Lost<'_>) -> Option<(ConnectionId, V)>,
-    ) -> Result<(Place, Vec<V>), NoPlace> {
+        idlest: impl Fn(Home, Lost<'_>) -> Idlest<V>,
+    ) -> Result<(Place, Vec<V>), NotTaken> {
         let mut state = self.state.lock();
         let victims = state.take(home, replaces, idlest)?;
         state.remove_stranger(id);
         Ok((Place { connections: self.clone(), id, home }, victims))
+    }
+
+    /// Those that make way for nobody: they have lost their places, or have some that are kept for
+    /// administrators.
+    pub(super) fn staying(&self) -> HashSet<ConnectionId> {
+        let state = self.state.lock();
+        state.made_way.iter().chain(state.reserved.keys()).copied().collect()
     }
 
     /// A place for an administrator to whom [`Connections::take`] gives none.
@@ -302,11 +327,11 @@ impl Connections {
     /// # Errors
     ///
     /// As [`Connections::take`].
-    pub fn ask<V>(
+    pub(super) fn ask<V>(
         &self,
         (id, home): (ConnectionId, Home),
-        idlest: impl Fn(Home, Lost<'_>) -> Option<(ConnectionId, V)>,
-    ) -> Result<(Option<SharedAccount>, Vec<V>), NoPlace> {
+        idlest: impl Fn(Home, Lost<'_>) -> Idlest<V>,
+    ) -> Result<(Option<SharedAccount>, Vec<V>), NotTaken> {
         let mut state = self.state.lock();
         let none = Ok((None, Vec::new()));
         let Some(guest) = state.guests.get(&id) else { return none };
@@ -315,7 +340,8 @@ impl Connections {
         };
         if state.made_way.contains(&id) {
             // It was that of who has most.
-            return Err(NoPlace(OverShare { pool: Pool::Connections, whose: Whose::Org }));
+            let full = NoPlace(OverShare { pool: Pool::Connections, whose: Whose::Org });
+            return Err(NotTaken::Full(full));
         }
         if let Some((org, principal)) = guest.home
             && !state.end_reserved(id)
@@ -399,8 +425,8 @@ impl State {
         &mut self,
         home: Home,
         replaces: impl FnOnce() -> bool,
-        idlest: impl Fn(Home, Lost<'_>) -> Option<(ConnectionId, V)>,
-    ) -> Result<Vec<V>, NoPlace> {
+        idlest: impl Fn(Home, Lost<'_>) -> Idlest<V>,
+    ) -> Result<Vec<V>, NotTaken> {
         if self.shares.held() >= self.shares.max() && replaces() {
             self.shares.hold(home.0, home.1, 1);
             return Ok(Vec::new());
@@ -408,30 +434,47 @@ impl State {
         let Self { shares, guests, made_way, reserved, window, .. } = self;
         let mut victims = Vec::new();
         let now = Instant::now();
+        let stays =
+            |made_way: &HashSet<_>, id| made_way.contains(&id) || reserved.contains_key(&id);
+        // Asked for before anything is taken, or counted as refused.
+        let mut first = None;
+        if window.admits(now)
+            && let Err(over) = shares.has_room(home.0, home.1, 1)
+            && let Some(loser) = shares.makes_way(home.0, home.1, 1)
+        {
+            first = match idlest(loser, &|id| stays(made_way, id)) {
+                Idlest::Unknown => return Err(NotTaken::Look(loser, NoPlace(over))),
+                found => Some((loser, found)),
+            };
+        }
         let evict = |org, principal| {
             if !window.admits(now) {
                 return 0;
             }
             let loser = (org, principal);
-            let stays = |id: ConnectionId| made_way.contains(&id) || reserved.contains_key(&id);
-            let found = idlest(loser, &stays);
+            let stays = |id| stays(made_way, id);
+            let found = match first.take() {
+                Some((of, found)) if of == loser => found,
+                _ => idlest(loser, &stays),
+            };
             let id = match found {
-                Some((id, victim)) => {
+                Idlest::Found(id, victim) => {
                     victims.push(victim);
                     id
                 }
                 // All that it has are requests that are worked on: the oldest.
-                None => match oldest_guest(guests, loser, &stays) {
+                Idlest::Nobody => match oldest_guest(guests, loser, &stays) {
                     Some(id) => id,
                     None => return 0,
                 },
+                Idlest::Unknown => return 0,
             };
             window.count += 1;
             made_way.insert(id);
             1
         };
         let taken = shares.take_from_most(home, 1, evict);
-        taken.map(|()| victims).map_err(NoPlace)
+        taken.map(|()| victims).map_err(|over| NotTaken::Full(NoPlace(over)))
     }
 
     fn give_back(&mut self, id: ConnectionId, home: Home) {
@@ -583,7 +626,7 @@ mod tests {
 
     /// Logs in; nobody makes way.
     fn log_in(connections: &Arc<Connections>, id: ConnectionId, home: Home) -> Option<Place> {
-        let idlest = |_, _: Lost<'_>| None::<(ConnectionId, ())>;
+        let idlest = |_, _: Lost<'_>| Idlest::<()>::Nobody;
         connections.take((id, home), || false, idlest).ok().map(|(place, _)| place)
     }
 
@@ -638,7 +681,8 @@ mod tests {
         // Those of the first that have not made way, the oldest first.
         let idlest = |loser: Home, lost: Lost<'_>| {
             assert_eq!(loser, home(1, 1));
-            greedy.iter().find(|id| !lost(**id)).map(|id| (*id, *id))
+            let found = greedy.iter().find(|id| !lost(**id));
+            found.map_or(Idlest::Nobody, |id| Idlest::Found(*id, *id))
         };
         let mut take = |of| connections.take((id(), of), || false, idlest);
         assert!(take(home(1, 1)).is_err(), "nobody makes way for himself");
@@ -658,11 +702,32 @@ mod tests {
     }
 
     #[test]
+    fn the_idlest_connection_is_looked_for_without_the_lock() {
+        let pools = Arc::<Pools>::default();
+        let connections = Connections::new(2, &pools);
+        let [first, second, third] = [1, 2, 3].map(ConnectionId::new);
+        let places = [first, second].map(|id| log_in(&connections, id, home(1, 1)));
+        let known = std::cell::Cell::new(false);
+        let idlest = |_, _: Lost<'_>| match known.get() {
+            true => Idlest::Found(first, ()),
+            false => Idlest::Unknown,
+        };
+        let refused = connections.take((third, home(2, 1)), || false, idlest).err();
+        let Some(NotTaken::Look(loser, _)) = refused else { panic!("{refused:?}") };
+        assert!(loser == home(1, 1) && connections.state.try_lock().is_some());
+        known.set(true);
+        let taken = connections.take((third, home(2, 1)), || false, idlest);
+        assert!(taken.is_ok_and(|(_, victims)| victims.len() == 1));
+        assert_eq!(pools.usage(Pool::Connections).refused(), 0);
+        drop(places);
+    }
+
+    #[test]
     fn who_only_asks_counts_while_it_is_answered_and_makes_way_last() {
         let connections = connections(2);
         let application = PrincipalId::Application(ApplicationId::from_bytes([1; 12]));
         let guest = (OrgId::from_bytes([1; 12]), application);
-        let idlest = |_, _: Lost<'_>| None::<(ConnectionId, ())>;
+        let idlest = |_, _: Lost<'_>| Idlest::<()>::Nobody;
         let outboxes = [1, 2].map(|number| {
             let (id, outbox) = (ConnectionId::new(number), Arc::new(Outbox::new(false)));
             let place = log_in(&connections, id, guest).expect("a place");
@@ -695,7 +760,7 @@ mod tests {
         let asked = enter(2);
         let account = account();
         connections.begin(asked.0, asked.1.clone(), account);
-        let idlest = |_, _: Lost<'_>| None::<(ConnectionId, ())>;
+        let idlest = |_, _: Lost<'_>| Idlest::<()>::Nobody;
         assert!(connections.ask((asked.0, home(1, 1)), idlest).is_ok());
         connections.release((asked.0, false), Some(at(2)), asked.1.clone());
         let same_address = [(); 2].map(|()| enter(2));

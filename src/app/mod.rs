@@ -229,6 +229,7 @@ pub struct App {
     pub large_replies: LargeReplies,
     /// Long looks that wait for their turn.
     shared_looks: Arc<SharedLooks>,
+    idle_connections: places::IdleConnections,
     followed: Arc<Passes<(Affected, Worker), Followed>>,
 }
 
@@ -547,7 +548,7 @@ pub(crate) mod tests {
         who: Who,
         number: u8,
     ) -> (Arc<Session>, Arc<Outbox>) {
-        connect_with(app, session, who, [number; 12])
+        connect_with(app, session, who, [number; 12], *session.conn())
     }
 
     fn connect_with(
@@ -555,6 +556,7 @@ pub(crate) mod tests {
         session: &Arc<Session>,
         who: Who,
         id: [u8; 12],
+        conn: ConnInfo,
     ) -> (Arc<Session>, Arc<Outbox>) {
         let outbox = Arc::new(Outbox::new(true));
         let id = SessionId::from_random(id);
@@ -564,7 +566,7 @@ pub(crate) mod tests {
             token: None,
             client_id: SessionRef::of(&id).to_string().into(),
             access: session.access(),
-            conn: *session.conn(),
+            conn,
             link: rules::directory::Link::default(),
             user_agent: None,
             definition: None,
@@ -574,6 +576,29 @@ pub(crate) mod tests {
         let (session, events) = app.sessions.start(start, false, NOW).expect("room");
         drop(events);
         (session, outbox)
+    }
+
+    #[tokio::test]
+    async fn one_look_finds_several_idle_connections() {
+        let (app, _) = demo();
+        let session = login(&app).await.expect("welcome");
+        let home = App::home_of(session.who());
+        let ids = [1, 2, 3].map(base::ConnectionId::new);
+        let [_, busy, ended, _] = [ids[1], ids[0], ids[2], base::ConnectionId::NONE].map(|id| {
+            let conn = ConnInfo { connection: id, ..*session.conn() };
+            connect_with(&app, &session, session.who().clone(), [id.number() as u8; 12], conn).0
+        });
+        let next = || match app.idle_connections.next(home, &|_| false) {
+            connections::Idlest::Found(id, _) => Some(id),
+            connections::Idlest::Nobody | connections::Idlest::Unknown => None,
+        };
+        assert_eq!(next(), None);
+        app.look_for_idle(home);
+        app.touch(&busy, NOW.plus_seconds(1), 1);
+        assert_eq!((next(), next(), next()), (Some(ids[1]), Some(ids[2]), None));
+        app.end(&ended, Reason::LoggedOut, NOW);
+        app.look_for_idle(home);
+        assert_eq!((next(), next(), next()), (Some(ids[1]), Some(ids[0]), None));
     }
 
     #[tokio::test]
@@ -614,7 +639,8 @@ pub(crate) mod tests {
             .map(|number| {
                 let mut id = [0; 12];
                 id[..8].copy_from_slice(&(number as u64).to_be_bytes());
-                let session = connect_with(&app, &session, session.who().clone(), id).0;
+                let conn = *session.conn();
+                let session = connect_with(&app, &session, session.who().clone(), id, conn).0;
                 permit_all(&app, &session);
                 session
             })

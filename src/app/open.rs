@@ -210,6 +210,7 @@ impl App {
             recorder: Recorder::new(&pools),
             session_log: SessionLog::default(),
             shared_looks: Arc::default(),
+            idle_connections: super::places::IdleConnections::default(),
             followed: Arc::default(),
             pools,
             pace: Arc::new(Pace::new(cores)),

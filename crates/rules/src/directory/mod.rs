@@ -5,6 +5,7 @@
 //! holder of the [`DirectoryWriter`] can change a session.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -286,23 +287,55 @@ impl Directory {
         roster.is_some_and(|roster| roster.read().newest_first().any(|s| test(s)))
     }
 
-    /// The session in an organisation that passes the test on which nothing has come for longest. It
-    /// looks at all.
+    /// At most `max` sessions in an organisation that pass the test on which nothing has come for
+    /// longest, the idlest first, and since when. It looks at all, and keeps nobody waiting meanwhile.
     pub fn idlest_in_org(
         &self,
         org: OrgId,
+        max: usize,
         test: impl Fn(&Session) -> bool,
-    ) -> Option<Arc<Session>> {
-        let roster = self.by_org.get(&org).map(|roster| roster.value().clone())?;
-        let roster = roster.read();
-        let fitting = roster.newest_first().filter(|session| test(session));
-        fitting.min_by_key(|session| (session.last_active(), session.serial)).cloned()
+    ) -> Vec<(Timestamp, Arc<Session>)> {
+        let Some(roster) = self.by_org.get(&org).map(|roster| roster.value().clone()) else {
+            return Vec::new();
+        };
+        let entries = roster.read().entries();
+        let entries = entries.all().flat_map(|chunk| &chunk.items);
+        idlest(entries.map(|entry| &entry.session).filter(|session| test(session)), max)
+    }
+
+    /// The same of one login.
+    pub fn idlest_of(
+        &self,
+        principal: &Principal,
+        max: usize,
+        test: impl Fn(&Session) -> bool,
+    ) -> Vec<(Timestamp, Arc<Session>)> {
+        let sessions = self.of_principal(principal);
+        idlest(sessions.iter().filter(|session| test(session)), max)
     }
 
     /// How many live sessions an organisation has.
     pub fn count(&self, org: OrgId) -> usize {
         self.by_org.get(&org).map_or(0, |roster| roster.value().read().len())
     }
+}
+
+fn idlest<'s>(
+    sessions: impl Iterator<Item = &'s Arc<Session>>,
+    max: usize,
+) -> Vec<(Timestamp, Arc<Session>)> {
+    let mut found = BTreeMap::new();
+    for session in sessions {
+        let place = (session.last_active(), session.serial);
+        let is_less = || found.last_key_value().is_some_and(|(last, _)| place < *last);
+        if found.len() < max || is_less() {
+            found.insert(place, session.clone());
+        }
+        if found.len() > max {
+            found.pop_last();
+        }
+    }
+    found.into_iter().map(|((since, _), session)| (since, session)).collect()
 }
 
 impl DirectoryWriter {
