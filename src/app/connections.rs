@@ -284,7 +284,7 @@ impl Connections {
     /// # Errors
     ///
     /// Administrators have all that are kept for them: the same as before.
-    pub fn take_reserved(
+    pub(super) fn take_reserved(
         self: &Arc<Self>,
         (id, home): (ConnectionId, Home),
         full: NoPlace,
@@ -300,7 +300,7 @@ impl Connections {
     /// # Errors
     ///
     /// As [`Connections::take_reserved`].
-    pub fn ask_reserved(
+    pub(super) fn ask_reserved(
         &self,
         (id, home): (ConnectionId, Home),
         full: NoPlace,
