@@ -177,7 +177,6 @@ pub fn limits_page() -> String {
         ),
         ("user", "KiB of memberships, tokens and settings", limits::USER_BYTES_MAX / kib),
         ("membership or invitation", "KiB", limits::MEMBERSHIP_BYTES_MAX / kib),
-        ("list of texts in such a record", "KiB", limits::RECORD_LIST_BYTES_MAX / kib),
         ("user or application", "tokens beside the first", limits::TOKENS_PER_HOLDER_MAX),
         ("thing", "things bound to it", limits::CHILDREN_MAX),
         ("thing", "series", limits::SERIES_PER_THING_MAX),

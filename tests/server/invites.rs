@@ -296,13 +296,14 @@ async fn what_a_user_has_is_bounded_and_its_owner_still_rules() {
             TO_ANNE => ("user.org.add", BASIC.into()),
             _ => ("user.org.update", Value::Null),
         };
-        for (tags, expected) in [(&long, -95018), (&vec!["\u{1}".repeat(999); 10], -95005)] {
+        // Control characters take six bytes each.
+        for tags in [&long, &vec!["\u{1}".repeat(999)]] {
             let mut member = json!({"emailAddress": email, "tags": tags});
             if org != Value::Null {
                 member["orgId"] = org.clone();
             }
             let refused = reply(&mut operator, command, &member.to_string()).await;
-            assert_eq!(code(&refused), expected, "{refused}");
+            assert_eq!(code(&refused), -95018, "{refused}");
         }
     }
     let mut added = 0;

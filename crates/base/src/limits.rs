@@ -356,9 +356,6 @@ pub const RECORD_TEXT_BYTES_MAX: usize = 1024;
 /// Texts in a list of such a record: tags, roles, permissions, of which there are some 230.
 pub const RECORD_LIST_MAX: usize = 500;
 
-/// Bytes of all texts in such a list, as JSON.
-pub const RECORD_LIST_BYTES_MAX: usize = 32 * 1024;
-
 /// Bytes of a thing definition's members. The largest real ones have some hundred properties of a
 /// hundred bytes.
 pub const THING_DEF_BYTES_MAX: usize = 256 * 1024;

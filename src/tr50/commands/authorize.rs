@@ -163,7 +163,7 @@ pub(super) fn resolve_roles(
     org: OrgId,
     named: &[String],
 ) -> Result<Vec<RoleId>, Failure> {
-    check_list("roles", named, &[])?;
+    check_list("roles", named)?;
     let mut roles = Vec::with_capacity(named.len());
     for name in named.iter().filter(|name| !name.is_empty()) {
         let granted = resolve_role(call, org, name)?;
@@ -262,18 +262,11 @@ pub(super) fn check_name(parameter: &str, text: &str) -> Result<(), Failure> {
     if is_name(text) { Ok(()) } else { Err(invalid_param(parameter, NAME_RULE)) }
 }
 
-/// Fails when a list has too many texts, or they are too long, unless it takes no more than the one
-/// that was there.
-pub(super) fn check_list(
-    parameter: &str,
-    texts: &[String],
-    before: &[String],
-) -> Result<(), Failure> {
-    let (most, bytes) = (limits::RECORD_LIST_MAX, limits::RECORD_LIST_BYTES_MAX);
-    let taken = |texts: &[String]| encode(&texts).len();
-    if texts.len() > most.max(before.len()) || taken(texts) > bytes.max(taken(before)) {
-        let rule = format!("at most {most} texts with {bytes} bytes together");
-        return Err(invalid_param(parameter, &rule));
+/// Fails when a list has too many texts or one of them is too long.
+pub(super) fn check_list(parameter: &str, texts: &[String]) -> Result<(), Failure> {
+    let most = limits::RECORD_LIST_MAX;
+    if texts.len() > most {
+        return Err(invalid_param(parameter, &format!("at most {most} texts")));
     }
     texts.iter().try_for_each(|text| check_text(parameter, text))
 }
@@ -439,7 +432,7 @@ impl Edit {
         let unsets = self.unsets(name);
         if let Some(mut value) = value {
             value.retain(|text| !text.is_empty());
-            check_list(name, &value, field)?;
+            check_list(name, &value)?;
             *field = value;
         } else if unsets {
             field.clear();

@@ -232,7 +232,7 @@ impl UpdateParams {
             role.name = name;
         }
         if let Some(perms) = self.perms {
-            authorize::check_list("perms", &perms, &role.permissions)?;
+            authorize::check_list("perms", &perms)?;
             authorize::check_permissions("perms", &perms)?;
             role.permissions = perms;
         }

@@ -66,7 +66,7 @@ pub fn create(
     if let Some(names) = &mut permissions {
         names.sort_unstable();
         names.dedup();
-        authorize::check_list("perms", names, &[])?;
+        authorize::check_list("perms", names)?;
         authorize::check_permissions("perms", names)?;
     }
     let (made, token) = new.make(call, &user.tokens, permissions)?;
