@@ -368,7 +368,8 @@ impl App {
     pub async fn settle_events(self: &Arc<Self>) -> Result<(), StoreError> {
         if self.events.has_unwritten_refusals() {
             let app = self.clone();
-            self.settling.written(move || app.clone().write_refusals()).await;
+            // Nobody tells it if the server ends meanwhile.
+            let _ = self.settling.ask((), move || app.clone().write_refusals()).await;
         }
         self.tables.writer().barrier()?.await
     }

@@ -73,7 +73,6 @@ mod scrape;
 mod second_factor;
 mod secret;
 mod session_log;
-mod settling;
 mod shared_looks;
 mod sight;
 mod taken_names;
@@ -188,7 +187,7 @@ pub struct App {
     /// What happened.
     events: Arc<Events>,
     /// Those who wait until what was refused is written, to read events.
-    settling: Arc<settling::Settling>,
+    settling: Arc<Passes<(), ()>>,
     event_pieces: event_pieces::EventPieces,
     passwords: Passwords,
     token_guesses: token_guesses::TokenGuesses,

@@ -1,4 +1,4 @@
-//! Passes over much that several ask for at once. Who asks while one is going on may know of what it has
+//! Passes over much, and writes, that several ask for at once. Who asks while one is going on may know of what it has
 //! gone by, and waits for the next, which is for all who ask until it begins.
 
 use std::collections::HashMap;
