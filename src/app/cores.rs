@@ -15,14 +15,13 @@ use std::task::ready;
 use std::time::{Duration, Instant};
 
 use base::pool::Pools;
-use base::{OrgId, limits};
+use base::{Asker, Holder, OrgId, STRANGERS, limits, working_for};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
-use super::holder::{Asker, Holder, STRANGERS};
 use super::rests;
 
 /// Who may use the cores now.
@@ -201,8 +200,11 @@ impl Cores {
 
     /// Does work for somebody, in its turn: the first piece, which is all of most.
     pub async fn work<F: Future>(self: &Arc<Self>, asker: Option<Asker>, work: F) -> F::Output {
-        let Some(asker) = asker.filter(|_| self.are_full()) else { return work.await };
-        let mut turn = self.clone().turn(asker).await;
+        let Some(asker) = asker else { return work.await };
+        let mut turn = Turn(None);
+        if self.are_full() {
+            turn = self.clone().turn(asker).await;
+        }
         let mut work = pin!(work);
         poll_fn(|cx| {
             let polled = self.noted(asker, || work.as_mut().poll(cx));
@@ -240,8 +242,9 @@ impl Cores {
         .await
     }
 
-    /// Notes what work takes, if that matters now.
+    /// Works for somebody, and notes what that takes, if it matters now.
     pub fn noted<T>(&self, asker: Asker, work: impl FnOnce() -> T) -> T {
+        let work = || working_for(Some(asker), work);
         if !self.are_full_now() {
             return work();
         }
@@ -466,7 +469,7 @@ impl Cores {
 
 #[cfg(test)]
 mod tests {
-    use base::UserId;
+    use base::{UserId, current_asker};
     use proptest::prelude::*;
     use rules::directory::PrincipalId;
 
@@ -640,6 +643,21 @@ mod tests {
         assert_eq!(cores.state.lock().free, 1);
         cores.look(Duration::ZERO, MS);
         assert!(!cores.are_full());
+    }
+
+    #[tokio::test]
+    async fn work_is_for_whoever_asks_for_it() {
+        let work = || async {
+            yield_now().await;
+            current_asker()
+        };
+        let idle = Cores::new(1, &Arc::default(), Counter::default());
+        for cores in [idle, full(1, &[(1, 100), (2, 1)])] {
+            for asker in [Some(org(1)), Some(org(2)), None] {
+                assert_eq!(cores.work(asker, work()).await, asker);
+            }
+            assert_eq!(cores.pieces(org(1), work()).await, Some(org(1)));
+        }
     }
 
     #[test]

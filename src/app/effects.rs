@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base::{Code, Failure, OrgId, ThingDefId, UserId, limits};
+use base::{Code, Failure, OrgId, ThingDefId, UserId, carried_on, limits};
 use rules::directory::{Event, Events, Principal, PrincipalId, Reason, Session};
 use rules::identity::{Access, RecordChanges};
 use serde_json::{Map, Value};
@@ -294,7 +294,7 @@ impl Applied {
 
     /// It is done whether or not somebody waits for it.
     pub(super) fn offloaded(work: impl Future<Output = Outcome> + Send + 'static) -> Self {
-        Self(Work::Offloaded(tokio::spawn(work)))
+        Self(Work::Offloaded(tokio::spawn(carried_on(work))))
     }
 
     /// Whether it is done on another thread, and so in no order with others.

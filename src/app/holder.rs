@@ -1,24 +1,7 @@
-//! For whom something is done or held: a principal, or, before a login, a network.
+//! Who asks with a session, or without one.
 
-use std::net::IpAddr;
-
-use base::{ConnInfo, OrgId};
-use rules::directory::{PrincipalId, Session};
-
-/// The organisation of those who have not logged in: a tenant beside the others.
-pub(super) const STRANGERS: OrgId = OrgId::from_bytes([0; 12]);
-
-/// Who it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Holder {
-    /// Somebody who has logged in.
-    Principal(PrincipalId),
-    /// Those of this network who have not.
-    Network(IpAddr),
-}
-
-/// Who wants to work, and in which organisation.
-pub type Asker = (OrgId, Holder);
+use base::{Asker, ConnInfo, Holder, STRANGERS};
+use rules::directory::Session;
 
 /// The asker with this session.
 pub fn asker(session: &Session) -> Asker {

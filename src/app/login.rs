@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use base::pool::OverShare;
 use base::{
-    Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingDefId, ThingId, ThingKey, Timestamp,
-    UserAgent, beginning, limits,
+    Code, ConnInfo, Door, Failure, Holder, Protocol, SessionId, ThingDefId, ThingId, ThingKey,
+    Timestamp, UserAgent, beginning, limits,
 };
 use rules::directory::{
     End, Full, Lifetime, Link, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
@@ -19,7 +19,6 @@ use super::App;
 use super::bearer::Bearer;
 use super::certificates::Proof;
 use super::connections::{NoPlace, Place};
-use super::holder::Holder;
 use super::login_rates::{LoginBegun, TooManyLogins, Wish};
 use super::refused::{Claim, LoginPeer};
 use super::second_factor::{CodeBy, same_login};

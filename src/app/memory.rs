@@ -16,7 +16,7 @@ use std::task::Waker;
 
 use base::pool::{Pool, Pools};
 use base::shares::Shares;
-use base::{ConnInfo, OrgId, limits};
+use base::{ConnInfo, Holder, OrgId, limits};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use rules::directory::Session;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::connections::Home;
-use super::holder::{Holder, stranger};
+use super::holder::stranger;
 use crate::logging::PeerLog;
 
 pub use shared::{Part, SharedAccount};

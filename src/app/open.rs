@@ -82,7 +82,8 @@ impl App {
         clock: Option<Arc<dyn TimeSource>>,
     ) -> Result<Self, OpenError> {
         let mut loading = Loading::begin();
-        let tables = Tables::new(store, config.server.durability);
+        let pools = Arc::<Pools>::default();
+        let tables = Tables::new(store, config.server.durability, &pools);
         let store = tables.store();
         let stopped_at = housekeeping::last_time(store)?.map(LastTime::now);
         let clock = start_clock(store, clock)?;
@@ -92,7 +93,6 @@ impl App {
             // Ids of a few records in a file that is read once, when the program starts.
             getrandom::fill(bytes).expect("the system has random numbers when the program starts");
         })?;
-        let pools = Arc::<Pools>::default();
         records.orgs.iter().for_each(|org| pools.add_org(org.id, org.parent));
         let record_space = RecordSpace::new(&records, &pools);
         let records = IdentityWriter::new(records);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use base::pool::{Pool, Pools};
 use base::shares::Shares;
-use base::{Code, Failure, OrgId, limits};
+use base::{Asker, Code, Failure, Holder, OrgId, limits};
 use parking_lot::Mutex;
 use rules::directory::PrincipalId;
 use tokio::sync::oneshot;
@@ -23,6 +23,16 @@ pub enum Worker {
     Principal(OrgId, PrincipalId),
     /// The rest of what a principal has begun: it takes turns as the other, and is never refused.
     Begun(OrgId, PrincipalId),
+}
+
+impl Worker {
+    /// Who asked for it; none: nobody did.
+    pub(super) fn asker(self) -> Option<Asker> {
+        match self {
+            Self::Server => None,
+            Self::Principal(org, id) | Self::Begun(org, id) => Some((org, Holder::Principal(id))),
+        }
+    }
 }
 
 /// The turns, and who waits for one.

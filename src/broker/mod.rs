@@ -706,7 +706,7 @@ impl Broker {
         while let Some(some) = self.next_erased() {
             match self.erase(some.clone()).await {
                 Ok(rest) => self.0.erasing.lock().numbers.extend(rest),
-                Err(StoreError::Busy) => {
+                Err(StoreError::Busy(_)) => {
                     tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
                     self.0.erasing.lock().numbers.extend(some);
                 }
@@ -892,7 +892,7 @@ impl Broker {
             // What was acknowledged, or came from this client, is seen.
             self.barrier().await?;
         }
-        while !self.has_room() {
+        while !self.has_room(limits::FAN_OUT_STEP_BYTES) {
             tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
         }
         Ok(())
@@ -1066,8 +1066,8 @@ impl Broker {
     /// # Errors
     /// The store takes no more, and nothing has changed.
     pub fn taken(&self, link: &Link, seq: u64, bytes: usize) -> Result<Receipt, StoreError> {
-        if link.session.is_kept() && !self.has_room() {
-            return Err(StoreError::Busy);
+        if link.session.is_kept() && !self.has_room(0) {
+            return Err(StoreError::BUSY);
         }
         if !link.session.taken(link.epoch, bytes) {
             return Ok(Receipt::nothing());
@@ -1102,8 +1102,8 @@ impl Broker {
     /// # Errors
     /// The store takes no more, and nothing has changed.
     pub fn release(&self, session: &Session, pkid: u16) -> Result<Receipt, StoreError> {
-        if session.is_kept() && !self.has_room() {
-            return Err(StoreError::Busy);
+        if session.is_kept() && !self.has_room(0) {
+            return Err(StoreError::BUSY);
         }
         self.give_back(session, pkid)
     }
@@ -1129,15 +1129,15 @@ impl Broker {
     async fn barrier(&self) -> Result<(), StoreError> {
         loop {
             match self.0.tables.writer().barrier() {
-                Err(StoreError::Busy) => tokio::time::sleep(bounds::STORE_ROOM_POLL).await,
+                Err(StoreError::Busy(_)) => tokio::time::sleep(bounds::STORE_ROOM_POLL).await,
                 receipt => return receipt?.await,
             }
         }
     }
 
-    /// Whether the store takes what a publish brings.
-    fn has_room(&self) -> bool {
-        self.0.tables.writer().has_room()
+    /// Whether the store takes so many bytes.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.0.tables.writer().has_room(bytes)
     }
 
     /// Submits a batch of [`Broker::receive`] that goes with no message.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use base::{OrgId, limits as bounds, topic};
+use base::{OrgId, carried_on, limits as bounds, topic};
 use mqtt::QoS;
 use rules::directory::PrincipalId;
 use store::{Batch, Receipt, StoreError};
@@ -165,9 +165,9 @@ impl Broker {
         };
         match self.publish(org, message, Publisher::gone(by), Batch::default()) {
             Some(Ok(FanOut::More(publishing))) => {
-                tokio::spawn(
-                    async move { publishing.finish(bounds::WITHHELD_WAIT).await.map_err(log) },
-                );
+                tokio::spawn(carried_on(async move {
+                    publishing.finish(bounds::WITHHELD_WAIT).await.map_err(log)
+                }));
             }
             Some(Err(error)) => log(error),
             Some(Ok(FanOut::Published(_))) | None => {}
@@ -233,7 +233,7 @@ impl Publishing {
                 let refused = self.broker.0.tables.writer().check();
                 let wait = if refused.is_err() { refused_wait } else { bounds::WITHHELD_WAIT };
                 if since.elapsed() >= wait {
-                    return Err(refused.err().unwrap_or(StoreError::Busy));
+                    return Err(refused.err().unwrap_or(StoreError::BUSY));
                 }
                 tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
             }
@@ -247,7 +247,8 @@ impl Publishing {
     /// Whether the store takes nothing, or has no room for what is to be stored.
     fn waits(&self) -> bool {
         let writer = self.broker.0.tables.writer();
-        self.stores && (!self.broker.has_room() || writer.check().is_err())
+        let has_room = self.broker.has_room(limits::FAN_OUT_STEP_BYTES);
+        self.stores && (!has_room || writer.check().is_err())
     }
 
     fn org(&self) -> Arc<Org> {

@@ -457,7 +457,7 @@ mod tests {
         }
 
         fn with(config: BrokerConfig) -> Self {
-            let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
+            let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os, &Arc::default());
             let rig = Self::on(tables, config);
             rig.retained.count().expect("counted");
             rig

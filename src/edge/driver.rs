@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use base::{Timestamp, limits};
+use base::{Timestamp, limits, working_for};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -294,11 +294,12 @@ impl<P: Peer> Connection<P> {
             // Before anything looks whether it has to wait: what changes after that wakes.
             account.set_waker(cx.waker());
         }
+        let asker = self.peer.asker();
         if !self.peer.cores().is_some_and(|cores| cores.are_full_now()) {
-            return self.poll_by_scratch(cx);
+            return working_for(asker, || self.poll_by_scratch(cx));
         }
         let begun = Instant::now();
-        let polled = self.poll_by_scratch(cx);
+        let polled = working_for(asker, || self.poll_by_scratch(cx));
         if let (Some(cores), Some(asker)) = (self.peer.cores(), self.peer.asker()) {
             cores.note(asker, begun.elapsed());
         }
@@ -839,6 +840,7 @@ mod tests {
             out: &mut Vec<u8>,
             owed: &mut Owed<Self>,
         ) -> Result<usize, ()> {
+            assert_eq!(base::current_asker(), self.asker());
             self.seen.lock().places.push(bytes.as_ptr() as usize);
             let mut used = 0;
             while bytes.get(used) == Some(&b'#') && out.len() < limits::UNSENT_BYTES_MAX {

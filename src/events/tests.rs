@@ -18,7 +18,7 @@ fn org(number: u8) -> OrgId {
 }
 
 fn open(store: &Arc<MemoryStore>, max_bytes: u64) -> (Tables, Events) {
-    let tables = Tables::new(store.clone(), Durability::Os);
+    let tables = Tables::new(store.clone(), Durability::Os, &Arc::default());
     let config = EventsConfig { keep_days: 1, max_bytes, log: None };
     let events = Events::open(tables.clone(), config, &Arc::default()).expect("opened");
     (tables, events)

@@ -345,7 +345,7 @@ mod tests {
             batch.put(Table::Telemetry(month), "a", "point");
         }
         store.commit(&[batch]).expect("committed");
-        let tables = Tables::new(store.clone(), Durability::Os);
+        let tables = Tables::new(store.clone(), Durability::Os, &Arc::default());
         let disk = Arc::new(DiskShares::new(tables.store().room(), &Arc::default()));
         (StoredBytes::open(&tables, disk).expect("read"), tables)
     }

@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     fn open(store: &Arc<MemoryStore>, found: &[Payer]) -> (Tally, Tables) {
-        let tables = Tables::new(store.clone(), Durability::Os);
+        let tables = Tables::new(store.clone(), Durability::Os, &Arc::default());
         let pools = Arc::default();
         let tally = Tally::open(&tables, (Pool::Things, 1000), &pools, |count| {
             found.iter().for_each(|payer| count(*payer));

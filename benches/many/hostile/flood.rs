@@ -53,7 +53,12 @@ pub(crate) enum Flood {
     LongRequests,
     /// Long lists that are to be compressed (`apiz`)
     Compressed,
+    /// Requests of as many points as one may have
+    Batches,
 }
+
+/// Points of a request that is nearly as large as the server takes.
+const POINTS: u32 = 50_000;
 
 /// Things in the organisation of the flood, where there have to be many.
 pub(crate) const THINGS: usize = 5000;
@@ -173,6 +178,10 @@ impl Actor {
                 let params = format!(r#"{{"key":"{key}-{number}","value":1}}"#);
                 self.call("property.publish", &params).await
             }
+            (Flood::Batches, true) => self.publish_many().await,
+            (Flood::Batches, false) => {
+                self.call("property.publish", &format!(r#"{{"key":"p","value":{number}}}"#)).await
+            }
             (Flood::Mails, _) => self.mail(0).await,
             (Flood::Callers, true) => self.wait_for_many().await,
             (Flood::Callers, false) => self.mail(1).await,
@@ -248,6 +257,15 @@ impl Actor {
             true => Ok(()),
             false => Err(reply.error_messages().join(" ")),
         }
+    }
+
+    /// Values that all differ, so that each is a point.
+    async fn publish_many(&mut self) -> Result<(), String> {
+        let from = self.number.wrapping_mul(POINTS) % 1_000_000;
+        let points: Vec<_> =
+            (from..from + POINTS).map(|value| format!(r#"{{"value":{value}}}"#)).collect();
+        let params = format!(r#"{{"key":"p","data":[{}]}}"#, points.join(","));
+        self.call("property.batch", &params).await
     }
 
     async fn ticket(&mut self) -> Result<String, String> {

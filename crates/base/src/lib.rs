@@ -4,6 +4,7 @@
 //! * `clock`: the time that the server goes by, and what it shows.
 //! * `conn`, `user_agent`, `trusted`, `origin`: what is known of a connection, and of the client on
 //!   it; which peers may speak for others; which web pages may use the server.
+//! * `holder`: principals; for whom a thread works.
 //! * `failure`: error codes and their texts.
 //! * [`json`], [`utf8`]: writing JSON, and checking UTF-8.
 //! * [`topic`]: names and filters of MQTT topics.
@@ -17,6 +18,7 @@ mod clock;
 mod conn;
 mod failure;
 pub mod histogram;
+mod holder;
 mod id;
 pub mod json;
 pub mod limits;
@@ -33,6 +35,7 @@ pub mod yield_point;
 pub use clock::{Clock, Jump, LastTime, TimeSource};
 pub use conn::{ConnInfo, ConnectionId, Door, Protocol, Tls, network_of};
 pub use failure::{CODES, Code, CodeInfo, Failure, beginning, chain, excerpt};
+pub use holder::{Asker, Holder, PrincipalId, STRANGERS, carried_on, current_asker, working_for};
 pub use id::*;
 pub use origin::{AllowedAs, NotAnOrigin, Origins};
 pub use timestamp::Timestamp;

@@ -452,6 +452,13 @@ pub const STORE_RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 /// writes in two seconds. More is refused with the advice to try again.
 pub const STORE_QUEUE_BYTES_MAX: usize = 128 * 1024 * 1024;
 
+/// How much of that waits before it matters whose it is: mostly next to nothing does, and to count it
+/// would cost each change more than its way through the queue.
+pub const STORE_QUEUE_FREE: usize = STORE_QUEUE_BYTES_MAX / 2;
+
+/// What a batch counts at least of the rest, so that many small ones are no more than the queue holds.
+pub const STORE_QUEUE_BATCH_BYTES: usize = STORE_QUEUE_BYTES_MAX / STORE_QUEUE_MAX;
+
 /// Batches committed as one group. A thousand small ones are some hundred kilobytes: enough to
 /// make the write's own cost vanish, and no batch waits long for its neighbours.
 pub const GROUP_BATCHES_MAX: usize = 1024;

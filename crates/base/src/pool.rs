@@ -310,6 +310,17 @@ pools! {
         refused: "-95018 for a point of a new series. Points of series that are there are taken, in \
                   the same batch, too.",
     };
+    StoreQueue: PoolInfo {
+        name: "store_queue",
+        unit: "bytes of changes that wait to be stored",
+        max: Max::Fixed((limits::STORE_QUEUE_BYTES_MAX - limits::STORE_QUEUE_FREE) as u64),
+        reason: "Changes wait in memory for a disk that is slower than they come. What comes while less \
+                 than 64 MiB in less than 32,768 pieces wait is not counted; beyond, a change counts 2 KiB \
+                 at least.",
+        makes_way: MakesWay::Nobody,
+        refused: "-95011. A publish to an ordinary topic with QoS 1 or 2 waits, and with it what comes \
+                  behind it on its connection.",
+    };
     Disk: PoolInfo {
         name: "disk",
         unit: "bytes on the disk",

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::pool::OverShare;
+use base::pool::{OverShare, Pool, Whose};
 use base::{Code, Failure};
 
 pub mod disk;
@@ -345,9 +345,9 @@ pub enum StoreError {
     /// The writer has stopped: no further change is taken.
     #[error("the store is closed")]
     Closed,
-    /// Too many changes wait for the writer.
-    #[error("the store is behind with its work")]
-    Busy,
+    /// Too many changes wait for the writer, and of this one's more than of others.
+    #[error("the store is behind with its work: {0}")]
+    Busy(OverShare),
     /// The disk has less room than `server.min_free_bytes`, and the change adds something.
     #[error("the disk of the store has no room")]
     NoRoom,
@@ -384,10 +384,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// So much waits that nobody's changes are taken.
+    pub const BUSY: Self =
+        Self::Busy(OverShare { pool: Pool::StoreQueue, whose: Whose::Everybody });
+
     /// Whether the same may work later: the operator is told by the condition of the store, and each
     /// caller by its own failure.
     pub const fn is_temporary(&self) -> bool {
-        matches!(self, Self::Busy | Self::NoRoom | Self::Unavailable | Self::Held)
+        matches!(self, Self::Busy(_) | Self::NoRoom | Self::Unavailable | Self::Held)
     }
 }
 
@@ -396,7 +400,10 @@ impl StoreError {
     pub fn as_failure(&self) -> Failure {
         let unavailable = |why| Failure::new(Code::STORE_UNAVAILABLE, why);
         match self {
-            Self::Busy => Failure::new(Code::BUSY, "The store is behind with its work; try again."),
+            Self::Busy(over) => Failure::new(
+                Code::BUSY,
+                format!("The store is behind with its work: {over}; try again."),
+            ),
             Self::OverShare(over) => (*over).into(),
             Self::TooLarge(sentence) => Failure::new(Code::LIMIT_REACHED, sentence.clone()),
             Self::NoRoom => unavailable(

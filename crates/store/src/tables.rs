@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use base::pool::Pools;
 use base::yield_point::{self, Paused};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -29,8 +30,8 @@ pub struct Tables {
 
 impl Tables {
     /// The tables of a store, whose writer starts now.
-    pub fn new(store: Arc<dyn Store>, durability: Durability) -> Self {
-        let writer = Writer::spawn(store.clone(), durability);
+    pub fn new(store: Arc<dyn Store>, durability: Durability, pools: &Arc<Pools>) -> Self {
+        let writer = Writer::spawn(store.clone(), durability, pools);
         let locks = Arc::new(std::array::from_fn(|_| Mutex::new(())));
         Self { store, writer, locks, hasher: RandomState::new() }
     }
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn which_owners_share_a_lock_is_another_matter_in_each_server() {
-        let tables = || Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
+        let tables = || Tables::new(Arc::new(MemoryStore::new()), Durability::Os, &Arc::default());
         let locks = |tables: &Tables| -> Vec<_> {
             (0..64_u8).map(|owner| tables.lock_of(&[owner])).collect()
         };
@@ -167,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn rows_with_a_prefix_come_in_pages() {
-        let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
+        let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os, &Arc::default());
         let mut batch = Batch::default();
         for key in [&[1, 0xff][..], &[1, 0xff, 0], &[1, 0xff, 0xff], &[2], &[0xff, 0xff]] {
             batch.put(Table::Mails, key, "");

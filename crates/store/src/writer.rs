@@ -9,7 +9,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use base::histogram::Histogram;
-use base::limits;
+use base::pool::{OverShare, Pool, Pools};
+use base::shares::Shares;
+use base::{Holder, OrgId, STRANGERS, current_asker, limits};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -30,11 +32,27 @@ pub enum Durability {
 #[derive(Clone)]
 pub struct Writer {
     queue: mpsc::Sender<Work>,
-    /// The number of the next batch. Held until the batch is in the queue, so that what waits for a
-    /// key is always the last that was submitted.
-    next: Arc<Mutex<u64>>,
+    /// Held until a batch is in the queue, so that what waits for a key is always the last that was
+    /// submitted.
+    entry: Arc<Mutex<Entry>>,
     waiting: Arc<Waiting>,
     room: Arc<Room>,
+}
+
+/// What a batch gets when it enters the queue.
+struct Entry {
+    /// The number of the next.
+    next: u64,
+    /// A part of what waits beyond [`limits::STORE_QUEUE_FREE`].
+    shares: Shares<Option<Holder>>,
+}
+
+/// Whose share a batch is a part of, and how much it is.
+type Part = (OrgId, Option<Holder>, u64);
+
+/// For whom this thread works; the server's own work is one of the strangers.
+fn owner() -> (OrgId, Option<Holder>) {
+    current_asker().map_or((STRANGERS, None), |(org, holder)| (org, Some(holder)))
 }
 
 /// The number of a batch and the value that it puts; none: it removes the key.
@@ -113,15 +131,19 @@ impl Waiting {
 
 impl Writer {
     /// Starts the writer's thread.
-    pub fn spawn(store: Arc<dyn Store>, durability: Durability) -> Self {
+    pub fn spawn(store: Arc<dyn Store>, durability: Durability, pools: &Arc<Pools>) -> Self {
         let (queue, work) = mpsc::channel(limits::STORE_QUEUE_MAX);
         let waiting = Arc::<Waiting>::default();
-        let (shared, room) = (waiting.clone(), store.room().clone());
+        let shared = limits::STORE_QUEUE_BYTES_MAX - limits::STORE_QUEUE_FREE;
+        let shares = Shares::new(Pool::StoreQueue, shared as u64, pools);
+        let entry = Arc::new(Mutex::new(Entry { next: 0, shares }));
+        let writer = Self { queue, entry, waiting, room: store.room().clone() };
+        let (entry, waiting) = (writer.entry.clone(), writer.waiting.clone());
         std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || run(&*store, durability, &shared, work))
+            .spawn(move || run(&*store, durability, (&entry, &waiting), work))
             .expect("the system has a thread left when the program starts");
-        Self { queue, next: Arc::default(), waiting, room }
+        writer
     }
 
     /// Hands changes over, to be committed after all that was submitted before. Who does not
@@ -131,7 +153,8 @@ impl Writer {
     /// own state with it need not take that back.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] when the queue is full, [`StoreError::Closed`] after `stop`, and what
+    /// [`StoreError::Busy`] when the queue is full, or half of it and whoever this thread works for has
+    /// its share of the rest; [`StoreError::Closed`] after `stop`, and what
     /// [`Room::admit`] says.
     pub fn submit(&self, batch: Batch) -> Result<Receipt, StoreError> {
         if batch.0.is_empty() {
@@ -166,16 +189,32 @@ impl Writer {
         self.room.admit_bytes(|| true, self.waiting.bytes.load(Ordering::Relaxed) + 1)
     }
 
-    /// Whether a batch of ordinary size would find room in the queue now.
-    pub fn has_room(&self) -> bool {
-        self.queue.capacity() > limits::STORE_QUEUE_MAX / 8
-            && self.waiting.bytes.load(Ordering::Relaxed) < limits::STORE_QUEUE_BYTES_MAX / 2
+    /// Whether a batch of so many bytes would find room in the queue now.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let (org, holder) = owner();
+        self.is_uncounted() || self.entry.lock().shares.has_room(org, holder, cost(bytes)).is_ok()
+    }
+
+    /// Whether so little waits that it does not matter whose it is.
+    fn is_uncounted(&self) -> bool {
+        self.queue.capacity() > limits::STORE_QUEUE_MAX / 2
+            && self.waiting.bytes.load(Ordering::Relaxed) < limits::STORE_QUEUE_FREE
+    }
+
+    /// The part of a batch of so many bytes, which is taken.
+    fn take_part(&self, entry: &mut Entry, bytes: usize) -> Result<Option<Part>, OverShare> {
+        if self.is_uncounted() {
+            return Ok(None);
+        }
+        let ((org, holder), cost) = (owner(), cost(bytes));
+        entry.shares.take(org, holder, cost)?;
+        Ok(Some((org, holder, cost)))
     }
 
     fn queue(&self, batch: Batch, is_removal: bool) -> Result<Receipt, StoreError> {
         self.try_queue(batch, is_removal).inspect_err(|error| {
             self.waiting.count_error(match error {
-                StoreError::Busy => WriteError::Busy,
+                StoreError::Busy(_) => WriteError::Busy,
                 StoreError::NoRoom => WriteError::NoRoom,
                 _ => WriteError::Unavailable,
             });
@@ -184,22 +223,19 @@ impl Writer {
 
     fn try_queue(&self, batch: Batch, is_removal: bool) -> Result<Receipt, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let mut next = self.next.lock();
+        let mut entry = self.entry.lock();
         let (bytes, waiting) = (batch.bytes(), self.waiting.bytes.load(Ordering::Relaxed));
         self.room.admit_bytes(|| !is_removal && batch.adds(), bytes + waiting)?;
-        // One that is larger than that goes alone.
-        if waiting > 0 && waiting + bytes > limits::STORE_QUEUE_BYTES_MAX {
-            return Err(StoreError::Busy);
-        }
         let place = self.queue.try_reserve().map_err(|error| match error {
-            mpsc::error::TrySendError::Full(()) => StoreError::Busy,
+            mpsc::error::TrySendError::Full(()) => StoreError::BUSY,
             mpsc::error::TrySendError::Closed(()) => StoreError::Closed,
         })?;
-        let number = *next;
-        *next += 1;
+        let part = self.take_part(&mut entry, bytes).map_err(StoreError::Busy)?;
+        let number = entry.next;
+        entry.next += 1;
         self.waiting.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.waiting.add(number, &batch);
-        place.send(Work::Commit(number, batch, answer));
+        place.send(Work::Commit(number, batch, part, answer));
         Ok(Receipt::of(answered))
     }
 
@@ -241,6 +277,11 @@ impl Writer {
         }
         answered.await.map_err(|_| StoreError::Closed)?
     }
+}
+
+/// How much of the queue a batch of so many bytes counts.
+fn cost(bytes: usize) -> u64 {
+    bytes.max(limits::STORE_QUEUE_BATCH_BYTES) as u64
 }
 
 /// For changes that were submitted: resolves when they are as durable as promised. Whoever does
@@ -313,7 +354,7 @@ impl Future for Receipt {
 type Answer = oneshot::Sender<Stored>;
 
 enum Work {
-    Commit(u64, Batch, Answer),
+    Commit(u64, Batch, Option<Part>, Answer),
     Stop(Answer),
 }
 
@@ -321,7 +362,7 @@ enum Work {
 fn run(
     store: &dyn Store,
     durability: Durability,
-    waiting: &Waiting,
+    (entry, waiting): (&Mutex<Entry>, &Waiting),
     mut queue: mpsc::Receiver<Work>,
 ) {
     let mut work = Vec::with_capacity(limits::GROUP_BATCHES_MAX);
@@ -329,11 +370,12 @@ fn run(
     let mut failing = false;
     while queue.blocking_recv_many(&mut work, limits::GROUP_BATCHES_MAX) > 0 {
         let mut batches = Vec::with_capacity(work.len());
-        let (mut numbers, mut answers) = (Vec::new(), Vec::new());
+        let (mut numbers, mut answers, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for item in work.drain(..) {
             match item {
-                Work::Commit(number, batch, answer) => {
+                Work::Commit(number, batch, part, answer) => {
                     numbers.push(number);
+                    parts.extend(part);
                     batches.push(batch);
                     answers.push(answer);
                 }
@@ -356,6 +398,10 @@ fn run(
             waiting.remove(number, batch);
         }
         waiting.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if !parts.is_empty() {
+            let shares = &mut entry.lock().shares;
+            parts.into_iter().for_each(|(org, who, amount)| shares.give_back(org, who, amount));
+        }
         answer_all(answers, &committed);
     }
     let synced = store.finish().map_err(Arc::new);
@@ -426,6 +472,9 @@ fn answer_all(answers: Vec<Answer>, outcome: &Result<(), Arc<StoreError>>) {
 
 #[cfg(test)]
 mod tests {
+    use base::pool::Whose;
+    use base::{Asker, PrincipalId, UserId, working_for};
+
     use super::*;
     use crate::Month;
     use crate::watched::{Step, Watched};
@@ -439,7 +488,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_committed_as_one_group() {
         let store = Arc::new(Watched::default());
-        let writer = Writer::spawn(store.clone(), Durability::Disk);
+        let writer = Writer::spawn(store.clone(), Durability::Disk, &Arc::default());
         let closed_gate = store.gate.lock();
         drop(writer.submit(batch("first")).expect("room"));
         while store.commits.load(Ordering::SeqCst) == 0 {
@@ -458,7 +507,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_can_be_read() {
         let store = Arc::new(Watched::default());
-        let writer = Writer::spawn(store.clone(), Durability::Os);
+        let writer = Writer::spawn(store.clone(), Durability::Os, &Arc::default());
         let read = |key: &str| writer.waiting_value(Table::Things, key.as_bytes());
         let closed_gate = store.gate.lock();
         drop(writer.submit(batch("a")).expect("room"));
@@ -474,55 +523,87 @@ mod tests {
         assert_eq!(store.read(Table::Things, b"a").expect("read"), None);
     }
 
-    #[tokio::test]
-    async fn a_full_queue_says_so() {
-        let store = Arc::new(Watched::default());
-        let writer = Writer::spawn(store.clone(), Durability::Os);
-        let closed_gate = store.gate.lock();
-        let mut taken = 0;
-        while writer.submit(batch("a")).is_ok() {
-            taken += 1;
-            assert!(
-                taken <= limits::STORE_QUEUE_MAX + 2 * limits::GROUP_BATCHES_MAX,
-                "the queue has a bound"
-            );
-        }
-        assert!(matches!(writer.submit(batch("a")), Err(StoreError::Busy)));
-        drop(closed_gate);
-        let receipt = loop {
-            match writer.submit(batch("b")) {
-                Ok(receipt) => break receipt,
-                Err(_) => tokio::task::yield_now().await,
+    /// A batch of so many bytes that does not show while it waits.
+    fn large(bytes: usize) -> Batch {
+        let mut batch = Batch::default();
+        batch.put(Table::Telemetry(Month(600)), "a", vec![0; bytes]);
+        batch
+    }
+
+    fn asker(org: u8, id: u8) -> Option<Asker> {
+        let principal = PrincipalId::User(UserId::from_bytes([id; 12]));
+        Some((OrgId::from_bytes([org; 12]), Holder::Principal(principal)))
+    }
+
+    /// What is taken of this one until something is refused, and whose share is used up.
+    fn fill(writer: &Writer, asker: Option<Asker>, batch: impl Fn() -> Batch) -> (usize, Whose) {
+        working_for(asker, || {
+            for taken in 0..=limits::STORE_QUEUE_MAX + 2 * limits::GROUP_BATCHES_MAX {
+                match writer.submit(batch()) {
+                    Ok(receipt) => drop(receipt),
+                    Err(StoreError::Busy(over)) => return (taken, over.whose),
+                    Err(error) => panic!("{error}"),
+                }
             }
-        };
-        receipt.await.expect("there is room again");
+            panic!("the queue has no bound")
+        })
     }
 
     #[tokio::test]
-    async fn large_batches_wait_for_each_other_elsewhere() {
+    async fn who_fills_the_queue_leaves_room_for_others() {
+        // Many small batches, and few large ones.
+        for bytes in [1, limits::STORE_QUEUE_BYTES_MAX / 512] {
+            let pools = Arc::<Pools>::default();
+            let store = Arc::new(Watched::default());
+            let writer = Writer::spawn(store.clone(), Durability::Os, &pools);
+            let closed_gate = store.gate.lock();
+            let (taken, whose) = fill(&writer, asker(1, 1), || large(bytes));
+            assert_eq!(whose, Whose::Principal);
+            let all = taken * large(bytes).bytes().max(limits::STORE_QUEUE_BATCH_BYTES);
+            assert!(all > limits::STORE_QUEUE_BYTES_MAX * 7 / 8, "alone it has nearly all: {all}");
+            for other in [asker(1, 2), asker(2, 1), None] {
+                working_for(other, || {
+                    assert!(writer.has_room(bytes));
+                    for _ in 0..4 {
+                        drop(writer.submit(large(bytes)).expect("it is below its share"));
+                    }
+                });
+            }
+            let error = working_for(asker(1, 1), || {
+                assert!(!writer.has_room(bytes));
+                writer.submit(large(bytes)).expect_err("still above its share")
+            });
+            assert!(error.to_string().contains("you have your share"), "{error}");
+            assert_eq!(pools.usage(Pool::StoreQueue).refused(), 2);
+            drop(closed_gate);
+            writer.barrier().expect("room").await.expect("committed");
+            working_for(asker(1, 1), || writer.submit(large(bytes)).expect("room again"))
+                .await
+                .expect("committed");
+            assert_eq!(pools.usage(Pool::StoreQueue).used(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_larger_than_the_queue_waits_until_little_does() {
         let store = Arc::new(Watched::default());
-        let writer = Writer::spawn(store.clone(), Durability::Os);
-        let large = |bytes: usize| {
-            let mut batch = Batch::default();
-            batch.put(Table::Telemetry(Month(600)), "a", vec![0; bytes]);
-            batch
-        };
+        let writer = Writer::spawn(store.clone(), Durability::Os, &Arc::default());
         let closed_gate = store.gate.lock();
-        let half = writer.submit(large(limits::STORE_QUEUE_BYTES_MAX / 2)).expect("room");
-        let refused = writer.submit(large(limits::STORE_QUEUE_BYTES_MAX / 2));
-        assert!(matches!(refused, Err(StoreError::Busy)));
+        let half = writer.submit(large(limits::STORE_QUEUE_FREE)).expect("room");
+        let refused = writer.submit(large(limits::STORE_QUEUE_BYTES_MAX));
+        assert!(matches!(refused, Err(StoreError::Busy(_))));
         let small = writer.submit(batch("small")).expect("room");
         drop(closed_gate);
         half.await.expect("committed");
         small.await.expect("committed");
-        let whole = writer.submit(large(limits::STORE_QUEUE_BYTES_MAX + 1)).expect("alone");
+        let whole = writer.submit(large(limits::STORE_QUEUE_BYTES_MAX + 1)).expect("room");
         whole.await.expect("committed");
     }
 
     #[tokio::test]
     async fn a_failed_group_fails_everyone_in_it() {
         let store = Arc::new(Watched::default());
-        let writer = Writer::spawn(store.clone(), Durability::Os);
+        let writer = Writer::spawn(store.clone(), Durability::Os, &Arc::default());
         store.failing.store(true, Ordering::SeqCst);
         let taken = |key| writer.submit(batch(key)).expect("room");
         let (one, two) = tokio::join!(taken("a"), taken("b"));
@@ -537,7 +618,7 @@ mod tests {
     async fn what_was_taken_is_stored_when_a_full_disk_has_room_again() {
         for step in [Step::Begin, Step::Halfway, Step::End, Step::Sync] {
             let store = Arc::new(Watched::default());
-            let writer = Writer::spawn(store.clone(), Durability::Disk);
+            let writer = Writer::spawn(store.clone(), Durability::Disk, &Arc::default());
             *store.full.lock() = Some(step);
             let value = |value: &str| {
                 let mut batch = Batch::default();
@@ -565,7 +646,7 @@ mod tests {
     #[tokio::test]
     async fn a_writer_stops_although_its_store_fails() {
         let store = Arc::new(Watched::default());
-        let writer = Writer::spawn(store.clone(), Durability::Os);
+        let writer = Writer::spawn(store.clone(), Durability::Os, &Arc::default());
         *store.full.lock() = Some(Step::Begin);
         let lost = writer.submit(batch("a")).expect("room");
         while store.commits.load(Ordering::SeqCst) < 2 {
@@ -578,7 +659,7 @@ mod tests {
     #[tokio::test]
     async fn stopping_drains_and_closes() {
         let store = Arc::new(Watched::default());
-        let writer = Writer::spawn(store.clone(), Durability::Os);
+        let writer = Writer::spawn(store.clone(), Durability::Os, &Arc::default());
         for number in 0..3000 {
             drop(writer.submit(batch(&format!("{number}"))).expect("room"));
         }

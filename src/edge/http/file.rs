@@ -339,7 +339,7 @@ impl FileRefusal {
                 TransferError::Ticket(TicketError::Unknown) => StatusCode::NOT_FOUND,
                 TransferError::Ticket(_)
                 | TransferError::Store(
-                    StoreError::Busy | StoreError::Unavailable | StoreError::Held,
+                    StoreError::Busy(_) | StoreError::Unavailable | StoreError::Held,
                 ) => StatusCode::SERVICE_UNAVAILABLE,
                 TransferError::OnlyUpload | TransferError::OnlyDownload => {
                     StatusCode::METHOD_NOT_ALLOWED

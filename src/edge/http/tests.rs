@@ -505,7 +505,7 @@ async fn a_stop_answers_what_is_in_flight() {
 
 /// Files in a directory, of which one is awaited under the id 0101….
 fn files_with_a_ticket(dir: &std::path::Path) -> Arc<Files> {
-    let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
+    let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os, &Arc::default());
     let dir = dir.to_owned();
     let (bytes_max, total_bytes_max) = (10, 1 << 20);
     let config = FilesConfig { dir, sync: false, bytes_max, total_bytes_max, org_bytes_max: 0 };

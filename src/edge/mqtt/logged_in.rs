@@ -500,7 +500,7 @@ impl LoggedIn {
                 owe(owed, promise);
             }
             Ok(_) => encode::pubrel(out, version, ack.pkid, reason::SUCCESS),
-            Err(StoreError::Busy) => again(ack, false, owed),
+            Err(StoreError::Busy(_)) => again(ack, false, owed),
             Err(error) => {
                 // Without PUBREL, it goes on from here on the client's next connection.
                 not_stored(&error);
@@ -532,7 +532,7 @@ impl LoggedIn {
                 // Without PUBCOMP, the client releases it anew on its next connection.
                 self.qos2.push(ack.pkid);
                 match error {
-                    StoreError::Busy => again(ack, true, owed),
+                    StoreError::Busy(_) => again(ack, true, owed),
                     error => drop(not_stored(&error)),
                 }
             }

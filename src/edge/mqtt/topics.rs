@@ -786,7 +786,7 @@ async fn store(server: &Arc<MqttServer>, session: &Arc<BrokerSession>) -> bool {
     let stored = loop {
         match server.app.broker.store_session(session) {
             Ok(receipt) => break receipt.await,
-            Err(StoreError::Busy) => tokio::time::sleep(limits::STORE_ROOM_POLL).await,
+            Err(StoreError::Busy(_)) => tokio::time::sleep(limits::STORE_ROOM_POLL).await,
             Err(error) => break Err(error),
         }
     };

@@ -337,7 +337,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_628_604_970_976);
 
     fn files(dir: PathBuf) -> Arc<Files> {
-        let tables = Tables::new(Arc::new(MemoryStore::default()), Durability::Os);
+        let tables = Tables::new(Arc::new(MemoryStore::default()), Durability::Os, &Arc::default());
         let (bytes_max, total_bytes_max) = (1 << 30, 1 << 30);
         let config = FilesConfig { dir, sync: false, bytes_max, total_bytes_max, org_bytes_max: 0 };
         let clock = Clock::start(Some(Arc::new(NOW)), None);

@@ -38,7 +38,7 @@ fn new(number: u8, method: &str, ttl_s: Option<u64>) -> NewMessage {
 
 fn tables() -> (Tables, Arc<MemoryStore>) {
     let store = Arc::new(MemoryStore::new());
-    (Tables::new(store.clone(), Durability::Os), store)
+    (Tables::new(store.clone(), Durability::Os, &Arc::default()), store)
 }
 
 /// Waits until all that was submitted is committed.

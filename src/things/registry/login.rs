@@ -104,7 +104,7 @@ mod tests {
 
     /// The things of an empty store, and the application of the demo.
     fn demo() -> (Things, Arc<Application>) {
-        let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os);
+        let tables = Tables::new(Arc::new(MemoryStore::new()), Durability::Os, &Arc::default());
         let (app, _) = app::tests::demo();
         let application = app.identity().application_by_token("demo-token-basicorg");
         let things = Things::open(tables, 1, &Arc::default()).expect("empty");

@@ -73,7 +73,7 @@ mod tests {
     /// The things of an empty store, and that store.
     pub(super) fn things() -> (Things, Arc<MemoryStore>) {
         let store = Arc::new(MemoryStore::new());
-        let tables = Tables::new(store.clone(), Durability::Os);
+        let tables = Tables::new(store.clone(), Durability::Os, &Arc::default());
         (Things::open(tables, 1000, &Arc::default()).expect("empty"), store)
     }
 }

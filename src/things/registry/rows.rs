@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(children.len(), 1);
         assert_eq!(children[0].1.as_str(), "mower-2");
 
-        let tables = Tables::new(store.clone(), Durability::Os);
+        let tables = Tables::new(store.clone(), Durability::Os, &Arc::default());
         let again = Things::open(tables, 1000, &Arc::default()).expect("loads");
         assert_eq!((again.count(one), again.count(other)), (6, 1));
 

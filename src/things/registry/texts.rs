@@ -401,7 +401,7 @@ mod tests {
     async fn they_are_as_the_store_is_after_every_change_and_a_start() {
         let store = Arc::new(MemoryStore::new());
         let open = || {
-            let tables = Tables::new(store.clone(), Durability::Os);
+            let tables = Tables::new(store.clone(), Durability::Os, &Arc::default());
             Things::open(tables, 100_000, &Arc::default()).expect("loads")
         };
         let key = |number: u32| ThingKey::parse(&format!("Mower-{number}")).expect("a key");

@@ -37,7 +37,7 @@ impl Bench {
     }
 
     fn on(store: Arc<MemoryStore>, retention_months: u32) -> Self {
-        let tables = Tables::new(store.clone(), Durability::Os);
+        let tables = Tables::new(store.clone(), Durability::Os, &Arc::default());
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let disk = Arc::new(DiskShares::new(store.room(), &Arc::default()));
         let bytes = Arc::new(StoredBytes::open(&tables, disk).expect("read"));
@@ -395,7 +395,7 @@ fn who_has_the_disk_adds_no_point_and_others_do() {
 #[test]
 fn a_thing_has_no_more_series_than_are_shown_with_it() {
     let store = Arc::<MemoryStore>::default();
-    let tables = Tables::new(store.clone(), Durability::Os);
+    let tables = Tables::new(store.clone(), Durability::Os, &Arc::default());
     let head = Head { count: limits::SERIES_PER_THING_MAX as u64 - 1, payer: (ORG, None) };
     let mut batch = Batch::default();
     head.put(&mut batch, MINE.into());

@@ -8,8 +8,9 @@ use base::pool::{Pool, Pools};
 use base::shares::Shares;
 use base::{OrgId, SessionUuid, Timestamp};
 
+use super::PrincipalId;
 use super::roster::Roster;
-use super::session::{Principal, PrincipalId, Reason, Session};
+use super::session::{Principal, Reason, Session};
 use super::siblings::Siblings;
 
 /// Ended sessions, oldest end first. When there are too many, who has most of them loses the oldest:

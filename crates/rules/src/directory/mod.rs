@@ -42,12 +42,13 @@ pub mod text;
 pub mod wheel;
 pub mod window;
 
+pub use base::PrincipalId;
 pub use event::{Event, Events};
 pub use failures::{Failures, RateOf};
 pub use outbox::{Counters, Outbox, Push, Replied, Traffic};
 pub use session::{
-    End, Kind, Lifetime, Link, OrgContext, OrgSwitch, Principal, PrincipalId, Reason, Session,
-    Start, Status, Stay, Who,
+    End, Kind, Lifetime, Link, OrgContext, OrgSwitch, Principal, Reason, Session, Start, Status,
+    Stay, Who,
 };
 pub use window::Window;
 

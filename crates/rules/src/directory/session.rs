@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use base::{
-    ApplicationId, Code, ConnInfo, OrgId, SessionId, SessionRef, SessionUuid, ThingDefId, ThingId,
+    Code, ConnInfo, OrgId, PrincipalId, SessionId, SessionRef, SessionUuid, ThingDefId, ThingId,
     ThingKey, Timestamp, UserAgent, UserId, limits,
 };
 use parking_lot::RwLock;
@@ -79,16 +79,6 @@ pub enum Principal {
     User(UserId),
     /// A thing.
     Thing(OrgId, ThingKey),
-}
-
-/// A principal: a user, or an application with its token, for whatever things it speaks.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PrincipalId {
-    /// A user.
-    User(UserId),
-    /// An application.
-    Application(ApplicationId),
 }
 
 impl Principal {

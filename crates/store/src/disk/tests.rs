@@ -1,6 +1,6 @@
 //! The store in a directory, its engine's failures, and damage.
 
-use std::sync::atomic;
+use std::sync::{Arc, atomic};
 
 use super::*;
 use crate::{Month, SCHEMA_VERSION, suite};
@@ -108,7 +108,7 @@ async fn an_engine_that_has_failed_is_opened_anew_and_nothing_is_lost() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("data");
     let store = Arc::new(DiskStore::open_kept(&path, Some(0)).expect("a new store"));
-    let writer = crate::Writer::spawn(store.clone(), crate::Durability::Os);
+    let writer = crate::Writer::spawn(store.clone(), crate::Durability::Os, &Arc::default());
     let mut month = Batch::default();
     month.put(Table::Telemetry(Month(600)), "point", "1");
     writer.submit(month).expect("room").await.expect("committed");
