@@ -72,6 +72,7 @@ impl App {
 pub struct Memory {
     /// What may be held; 0 is no limit.
     max: u64,
+    pools: Arc<Pools>,
     /// Whether more is held than may be, until those have gone that are closing.
     short: AtomicBool,
     state: Mutex<State>,
@@ -122,10 +123,22 @@ impl Memory {
         if bytes.is_none() {
             tracing::info!(bytes = max, "memory that connections may hold");
         }
+        if max > 0 {
+            pools.usage(Pool::KeptMemory).set_max(max - max / 4);
+        }
         let shares = Shares::new(Pool::Memory, max, pools);
         let state =
             State { shares, of: HashMap::new(), accounts: HashMap::new(), next: 0, leaving: 0 };
-        Arc::new(Self { max, short: AtomicBool::new(false), state: Mutex::new(state) })
+        let (pools, short) = (pools.clone(), AtomicBool::new(false));
+        Arc::new(Self { max, pools, short, state: Mutex::new(state) })
+    }
+
+    /// What is held otherwise of the same budget: what is kept, and connections on which nothing waits.
+    fn others(&self) -> u64 {
+        let used = |pool| self.pools.usage(pool).used();
+        let others = used(Pool::KeptMemory) + used(Pool::Connections) * limits::CONNECTION_BYTES;
+        // However many there are, those that hold something may have a quarter.
+        others.min(self.max - self.max / 4)
     }
 
     /// An account of a connection, which closes when its task is woken and finds it over.
@@ -159,11 +172,12 @@ impl Memory {
             state.set(number, &connection.payer, before, now);
         }
         if self.max > 0 {
-            while now > before && state.shares.held() > self.max - self.max / 8 {
+            let max = self.max - self.others();
+            while now > before && state.shares.held() > max.saturating_sub(self.max / 8) {
                 let Some(gone) = state.close_greediest() else { break };
                 closing.push(gone);
             }
-            let short = state.shares.held() + state.leaving > self.max;
+            let short = state.shares.held() + state.leaving > max;
             if self.short.swap(short, Ordering::Relaxed) && !short {
                 state.accounts.values().for_each(|connection| connection.wake());
             }
@@ -330,6 +344,23 @@ mod tests {
         assert_eq!(pools.usage(Pool::Memory).evicted(), 53);
         let one = open(&memory, (2, 1), MEBIBYTE);
         assert!(!one.is_over() && accounts.iter().filter(|one| !one.is_over()).count() == 6);
+    }
+
+    #[test]
+    fn what_is_kept_leaves_connections_less() {
+        let (memory, pools) = memory(64 * MEBIBYTE);
+        let mut mails = Shares::new(Pool::MailBytes, u64::MAX, &pools);
+        let first = open(&memory, (1, 1), 30 * MEBIBYTE);
+        mails.hold(payer(2, 1).org, payer(2, 1).holder, 20 * MEBIBYTE as u64);
+        let second = open(&memory, (2, 1), MEBIBYTE);
+        assert!(!first.is_over() && !second.is_over());
+        mails.hold(payer(2, 1).org, payer(2, 1).holder, 10 * MEBIBYTE as u64);
+        let third = open(&memory, (3, 1), MEBIBYTE);
+        assert!(first.is_over() && !second.is_over() && !third.is_over());
+        // However much there is, not all of it is others'.
+        mails.hold(payer(2, 1).org, payer(2, 1).holder, 1000 * MEBIBYTE as u64);
+        let accounts: Vec<_> = (10..20).map(|who| open(&memory, (4, who), MEBIBYTE)).collect();
+        assert!(accounts.iter().filter(|account| !account.is_over()).count() >= 6);
     }
 
     #[test]

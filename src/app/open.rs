@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use base::pool::Pools;
+use base::pool::{Pool, Pools};
 use base::{Clock, LastTime, TimeSource, Timestamp, chain, limits};
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -217,6 +217,15 @@ impl App {
         };
         app.recover((stopped_at.unwrap_or(now), now), &mut loading)?;
         loading.log();
+        let kept = app.pools.usage(Pool::KeptMemory);
+        if kept.used() > kept.max() && kept.max() > 0 {
+            tracing::warn!(
+                bytes = kept.used(),
+                most = kept.max(),
+                "what is kept in memory is more than three quarters of limits.memory_bytes: nothing is \
+                 added to it"
+            );
+        }
         Ok(app)
     }
 

@@ -139,8 +139,10 @@ pub fn limits_page() -> String {
          `tr50d_pool_used`, `tr50d_pool_limit`,\n`tr50d_pool_refused_total` (somebody got no more) and \
          `tr50d_pool_evicted_total` (somebody made way) with its name as the label `pool`;\nof \
          `sessions_of_login`, which every login has for itself, only the last two.\n\n\
-         | pool | what is counted | how much | why | what makes way | who gets no more sees |\n\
-         | --- | --- | --- | --- | --- | --- |\n",
+         Memory is what one of it counts in `kept_memory`, about, in bytes; what has none is on the disk, \
+         or counts in `memory`.\n\n\
+         | pool | what is counted | how much | memory | why | what makes way | who gets no more sees |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for (_, info) in POOLS {
         let max = match info.max {
@@ -153,9 +155,12 @@ pub fn limits_page() -> String {
             MakesWay::Nobody => "nothing",
             MakesWay::Holder(what) => what,
         };
+        let memory = if info.memory > 0 { info.memory.to_string() } else { String::new() };
         let PoolInfo { name, unit, reason, refused, .. } = info;
-        let _ =
-            writeln!(text, "| `{name}` | {unit} | {max} | {reason} | {makes_way} | {refused} |");
+        let _ = writeln!(
+            text,
+            "| `{name}` | {unit} | {max} | {memory} | {reason} | {makes_way} | {refused} |"
+        );
     }
     text.push_str(
         "\nWhat one has for itself, at most, whatever others have:\n\n| of one | at most |\n| --- | --- |\n",

@@ -9,9 +9,11 @@ use flate2::Compression;
 use flate2::read::ZlibEncoder;
 use serde_json::json;
 use support::http::metrics;
-use support::mqtt::{Connect, frame, text};
+use support::mqtt::{Connect, Wire, frame, text};
 use support::process::resident_of;
-use support::{Endpoints, SOON, ServerProcess, call, eventually, sessions};
+use support::{
+    Endpoints, SOON, ServerProcess, TestServer, call, connect, eventually, reply, sessions,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -419,4 +421,93 @@ async fn without_a_limit_nobody_closes() {
         read_answer(peer).await;
     }
     assert_eq!(made_way(&server).await, 0);
+}
+
+/// Subscribes until something is refused, with as many clients as that takes: those that have
+/// subscribed, how many subscriptions they have, and why there are no more.
+async fn subscribe_until_refused(server: &Endpoints) -> (Vec<Wire>, usize, String) {
+    let (mut clients, mut granted) = (Vec::new(), 0);
+    for number in 0..100 {
+        let mut client =
+            Connect::thing(Version::V5, &format!("greedy-{number}")).open(server).await;
+        let filters = (0..500).map(|filter| format!("{number}/{filter}"));
+        let (codes, why) = client.subscribe_to(filters, 0, &[]).await;
+        clients.push(client);
+        granted += codes.iter().filter(|code| **code == 0).count();
+        if codes.contains(&0x97) {
+            return (clients, granted, why);
+        }
+    }
+    panic!("nothing was refused");
+}
+
+#[tokio::test]
+async fn what_is_kept_in_memory_is_in_the_budget_too() {
+    // Three quarters of it for what is kept: of that, one that is alone may have some 2.5 MiB.
+    let budget = (4 * MEBIBYTE).to_string();
+    let server = TestServer::with(&[
+        ("TR50D_LIMITS__MEMORY_BYTES", &*budget),
+        ("TR50D_LIMITS__LOGINS_PER_S", "0"),
+    ]);
+    let kept = async || figure(&server, "tr50d_pool_used{pool=\"kept_memory\"} ").await;
+    let mut york = Connect::login(Version::V5, "y", "y", "demo-token-yorkorg").open(&server).await;
+    assert_eq!(york.subscribe("before", 0).await, 0);
+    let before = kept().await;
+    let (clients, granted, why) = subscribe_until_refused(&server).await;
+    assert!(why.contains("limits.memory_bytes") && why.contains("you have your share"), "{why}");
+    assert!((3000..5000).contains(&granted), "{granted}");
+    assert!((2 * MEBIBYTE..3 * MEBIBYTE).contains(&(kept().await - before)));
+    // Neither can it add to anything else that is kept.
+    let url = server.url("tcp", "another", "demo-token-basicorg");
+    let refused = client::Client::connect(&url).await.err().expect("no room").to_string();
+    assert!(refused.contains("limits.memory_bytes") && refused.contains("-95011"), "{refused}");
+    // Others have room, for whatever it is: who has another token, and another organisation.
+    let beside = server.url("tcp", "beside", "demo-basicorg-16");
+    let mut beside = connect(&beside).await;
+    call(&mut beside, "property.publish", r#"{"key":"p","value":1}"#).await;
+    assert_eq!(york.subscribe("after", 0).await, 0);
+    let mut other = connect(&server.url("tcp", "other", "demo-token-yorkorg")).await;
+    call(&mut other, "thing.create", r#"{"key":"made"}"#).await;
+    let mail = r#"{"thingKey":"made","method":"m","ackTimeout":0,"ttl":60}"#;
+    call(&mut other, "method.exec", mail).await;
+    // The administrator, who is to end the greedy one.
+    let operator = server.url("http", "operator@basicorg.example", "demo-operator-password");
+    let mut operator = connect(&operator).await;
+    let ended = call(&mut operator, "session.end", r#"{"prefix":"greedy-"}"#).await;
+    assert_eq!(ended["closed"], clients.len());
+    eventually("its memory is given back", async || kept().await < MEBIBYTE).await;
+    connect(&server.url("tcp", "another", "demo-token-basicorg")).await;
+}
+
+#[tokio::test]
+async fn what_is_more_than_the_budget_at_a_start_stays_and_nothing_is_added() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let operator = "operator@basicorg.example";
+    {
+        let server = TestServer::in_dir(dir.path(), &[]);
+        let mut operator = connect(&server.url("http", operator, "demo-operator-password")).await;
+        for number in 0..3500 {
+            call(&mut operator, "thing.create", &json!({"key": format!("t-{number}")}).to_string())
+                .await;
+        }
+        server.stop().await;
+    }
+    let small =
+        [("TR50D_LIMITS__MEMORY_BYTES", "1048576"), ("TR50D_LIMITS__MAX_FRAME_BYTES", "65536")];
+    let server = TestServer::in_dir(dir.path(), &small);
+    // There is a place for who may end sessions, though there is none for others.
+    let mut operator = connect(&server.url("http", operator, "demo-operator-password")).await;
+    let found = call(&mut operator, "thing.list", r#"{"limit":1}"#).await;
+    assert_eq!(found["count"], 3500, "{found}");
+    let refused = reply(&mut operator, "thing.create", r#"{"key":"one-more"}"#).await;
+    assert_eq!(refused["errorCodes"], json!([-95018]), "{refused}");
+    let of_things = client::Client::connect(&server.url("tcp", "t-1", "demo-token-basicorg")).await;
+    let refused = of_things.err().expect("no room").to_string();
+    assert!(refused.contains("limits.memory_bytes"), "{refused}");
+    for number in 0..1500 {
+        call(&mut operator, "thing.delete", &json!({"key": format!("t-{number}")}).to_string())
+            .await;
+    }
+    call(&mut operator, "thing.create", r#"{"key":"one-more"}"#).await;
+    connect(&server.url("tcp", "t-2000", "demo-token-basicorg")).await;
 }

@@ -21,6 +21,7 @@ pub mod histogram;
 mod holder;
 mod id;
 pub mod json;
+mod kept_memory;
 pub mod limits;
 mod origin;
 pub mod pool;

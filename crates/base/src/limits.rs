@@ -407,6 +407,12 @@ pub const MADE_TOKENS_MAX: u64 = 10_000;
 /// up the tree short, and finite should a damaged store hold a ring.
 pub const ORG_DEPTH_MAX: usize = 32;
 
+/// How many holders of a pool make way at once for want of what another pool has too little of.
+pub const EVICTED_FOR_OTHER_POOLS: u64 = 16;
+
+/// Memory that a connection takes while nothing waits on it, about.
+pub const CONNECTION_BYTES: u64 = 3 * 1024;
+
 /// Batches waiting for the store's writer.
 pub const STORE_QUEUE_MAX: usize = 65_536;
 

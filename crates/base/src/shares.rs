@@ -10,10 +10,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::OrgId;
 use crate::pool::{MakesWay, OverShare, Pool, Pools, Usage, Whose};
+use crate::{ApplicationId, Holder, OrgId, PrincipalId, UserId, limits};
 
 /// A pool, and who holds how much of it. `P` is a principal, or whoever acts in an organisation.
 #[derive(Debug)]
@@ -22,19 +23,104 @@ pub struct Shares<P> {
     max: u64,
     /// Of that, what one organisation may have.
     org_max: u64,
-    /// What is kept for those below their part, if that is not a part of the bound.
-    reserve: Option<u64>,
+    reserve: Reserve,
     whole: Option<Arc<dyn Whole<P>>>,
     pools: Arc<Pools>,
     usage: Arc<Usage>,
     /// Whether what is held is all that is used of the pool.
     is_all: bool,
+    holders: Holders<P>,
+}
+
+/// Whoever acts in an organisation, and holds something.
+pub trait Member: Copy + Ord + Hash {
+    /// The principal, if it is one.
+    fn principal(self) -> Option<PrincipalId>;
+}
+
+impl Member for PrincipalId {
+    fn principal(self) -> Option<PrincipalId> {
+        Some(self)
+    }
+}
+
+impl Member for Holder {
+    fn principal(self) -> Option<PrincipalId> {
+        match self {
+            Self::Principal(id) => Some(id),
+            Self::Network(_) => None,
+        }
+    }
+}
+
+impl<P: Member> Member for Option<P> {
+    fn principal(self) -> Option<PrincipalId> {
+        self.and_then(P::principal)
+    }
+}
+
+/// Nobody is told apart.
+impl Member for () {
+    fn principal(self) -> Option<PrincipalId> {
+        None
+    }
+}
+
+impl Member for IpAddr {
+    fn principal(self) -> Option<PrincipalId> {
+        None
+    }
+}
+
+/// What a name is the hash of.
+impl Member for [u8; 32] {
+    fn principal(self) -> Option<PrincipalId> {
+        None
+    }
+}
+
+impl Member for ApplicationId {
+    fn principal(self) -> Option<PrincipalId> {
+        Some(PrincipalId::Application(self))
+    }
+}
+
+/// Somebody of a test.
+impl Member for u8 {
+    fn principal(self) -> Option<PrincipalId> {
+        Some(PrincipalId::User(UserId::from_bytes([self; 12])))
+    }
+}
+
+/// Who holds how much.
+#[derive(Debug)]
+pub(crate) struct Holders<P> {
     tenants: Level<OrgId>,
     orgs: HashMap<OrgId, Level<OrgId>>,
     principals: HashMap<OrgId, Level<P>>,
     /// The tenant of each organisation that holds something: it stays the same until all is given
     /// back.
     tenant_of: HashMap<OrgId, OrgId>,
+}
+
+/// What is kept for those below their part.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reserve {
+    /// A sixteenth, and of a few at least one.
+    Sixteenth,
+    Quarter,
+    /// So much, whatever the bound.
+    Fixed(u64),
+}
+
+/// How much there is.
+pub(crate) struct Bounds {
+    pub max: u64,
+    /// Of that, what one organisation may have.
+    pub org_max: u64,
+    pub reserve: Reserve,
+    /// Whether nothing of it can be taken away from anybody.
+    pub stays: bool,
 }
 
 /// A pool of which others are parts: what is held in one of those is held in this, too.
@@ -60,7 +146,7 @@ struct Level<K> {
     by_held: BTreeSet<(u64, K)>,
 }
 
-impl<P: Copy + Ord + Hash> Shares<P> {
+impl<P: Member> Shares<P> {
     /// Nobody holds any of the pool's `max`.
     pub fn new(pool: Pool, max: u64, pools: &Arc<Pools>) -> Self {
         let usage = pools.usage(pool).clone();
@@ -69,15 +155,12 @@ impl<P: Copy + Ord + Hash> Shares<P> {
             pool,
             max,
             org_max: u64::MAX,
-            reserve: None,
+            reserve: Reserve::Sixteenth,
             whole: None,
             pools: pools.clone(),
             usage,
             is_all: true,
-            tenants: Level::default(),
-            orgs: HashMap::new(),
-            principals: HashMap::new(),
-            tenant_of: HashMap::new(),
+            holders: Holders::default(),
         }
     }
 
@@ -91,7 +174,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
     /// So much is kept for those below their part, whatever the bound.
     #[must_use]
     pub fn with_reserve(self, reserve: u64) -> Self {
-        Self { reserve: Some(reserve), ..self }
+        Self { reserve: Reserve::Fixed(reserve), ..self }
     }
 
     /// What is held of it is held of another pool, too.
@@ -108,7 +191,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
 
     fn note_used(&self) {
         if self.is_all {
-            self.usage.set_used(self.tenants.held);
+            self.usage.set_used(self.held());
         }
     }
 
@@ -185,9 +268,18 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         or_own: bool,
         mut evict: impl FnMut(OrgId, P) -> u64,
     ) -> Result<(), OverShare> {
+        let mut elsewhere = 0;
         while let Err(over) = self.check(org, who, amount) {
-            let refused = || self.count_refused(org);
-            let most = self.makes_way(org, who, amount).or(or_own.then_some((org, who)));
+            let refused = || self.count_over(org, over);
+            elsewhere += u64::from(over.pool != self.pool);
+            if elsewhere > limits::EVICTED_FOR_OTHER_POOLS {
+                refused();
+                return Err(over);
+            }
+            // Of what others hold here, nothing goes because one's own holds much elsewhere.
+            let is_below = over.pool == self.pool || over.whose == Whose::Everybody;
+            let others = || self.makes_way(org, who, amount).filter(|_| is_below);
+            let most = others().or(or_own.then_some((org, who)));
             let (loser, principal) = most.ok_or(over).inspect_err(|_| refused())?;
             let gone = evict(loser, principal);
             if gone == 0 {
@@ -217,10 +309,8 @@ impl<P: Copy + Ord + Hash> Shares<P> {
             return;
         }
         let tenant = self.tenant(org);
-        self.tenant_of.insert(org, tenant);
-        self.tenants.add(tenant, amount);
-        self.orgs.entry(tenant).or_default().add(org, amount);
-        self.principals.entry(org).or_default().add(who, amount);
+        self.holders.hold(tenant, org, who, amount);
+        self.pools.memory().hold(tenant, (org, who.principal()), self.memory_of(amount));
         self.note_used();
         if let Some(whole) = &self.whole {
             whole.hold(org, who, amount);
@@ -236,30 +326,16 @@ impl<P: Copy + Ord + Hash> Shares<P> {
     /// Who holds most: of the tenant that holds most, there of the organisation that does, and there
     /// the principal. None if nobody holds anything.
     pub fn most(&self) -> Option<(OrgId, P)> {
-        let (_, tenant) = self.tenants.most()?;
-        let (_, org) = self.orgs.get(&tenant)?.most()?;
-        let (_, principal) = self.principals.get(&org)?.most()?;
-        Some((org, principal))
+        self.holders.most()
     }
 
     /// Gives so much back.
     pub fn give_back(&mut self, org: OrgId, who: P, amount: u64) {
-        let Some(principals) = self.principals.get_mut(&org) else { return };
-        let amount = principals.remove(who, amount);
-        if principals.held == 0 {
-            self.principals.remove(&org);
+        let amount = self.holders.give_back(org, who, amount);
+        if amount == 0 {
+            return;
         }
-        let Some(tenant) = self.tenant_of.get(&org).copied() else { return };
-        self.tenants.remove(tenant, amount);
-        if let Some(orgs) = self.orgs.get_mut(&tenant) {
-            orgs.remove(org, amount);
-            if orgs.of(&org) == 0 {
-                self.tenant_of.remove(&org);
-            }
-            if orgs.held == 0 {
-                self.orgs.remove(&tenant);
-            }
-        }
+        self.pools.memory().give_back((org, who.principal()), self.memory_of(amount));
         self.note_used();
         if let Some(whole) = &self.whole {
             whole.give_back(org, who, amount);
@@ -268,7 +344,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
 
     /// All that is held.
     pub const fn held(&self) -> u64 {
-        self.tenants.held
+        self.holders.held()
     }
 
     /// The bound.
@@ -284,19 +360,104 @@ impl<P: Copy + Ord + Hash> Shares<P> {
 
     /// What an organisation holds.
     pub fn held_by(&self, org: OrgId) -> u64 {
-        self.principals.get(&org).map_or(0, |principals| principals.held)
+        self.holders.principals.get(&org).map_or(0, |principals| principals.held)
     }
 
     /// What a principal holds in an organisation.
     pub fn held_by_principal(&self, org: OrgId, who: P) -> u64 {
-        self.principals.get(&org).map_or(0, |principals| principals.of(&who))
+        self.holders.principals.get(&org).map_or(0, |principals| principals.of(&who))
     }
 
     /// Who loses some, so that this principal gets it: one of the tenant that holds most, or of its
     /// own if no other holds more; there and in the organisation it is found in the same way. None
     /// if everybody else has no more than it would have.
     pub fn makes_way(&self, org: OrgId, who: P, amount: u64) -> Option<(OrgId, P)> {
-        let tenant = self.tenant(org);
+        self.holders.makes_way(self.tenant(org), (org, who), amount)
+    }
+
+    fn tenant(&self, org: OrgId) -> OrgId {
+        self.holders.tenant(org).unwrap_or_else(|| self.pools.tenant_of(org))
+    }
+
+    /// The memory that so much of it takes.
+    const fn memory_of(&self, amount: u64) -> u64 {
+        amount.saturating_mul(self.pool.info().memory)
+    }
+
+    fn check(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
+        let (tenant, stays) = (self.tenant(org), self.stays());
+        let Self { max, org_max, reserve, .. } = *self;
+        let bounds = Bounds { max, org_max, reserve, stays };
+        let checked = self.holders.check(tenant, (org, who), amount, &bounds);
+        checked.map_err(|whose| OverShare { pool: self.pool, whose })?;
+        let memory = self.memory_of(amount);
+        self.pools.memory().check(tenant, (org, who.principal()), memory, stays)?;
+        self.whole.as_ref().map_or(Ok(()), |whole| whole.check(org, who, amount))
+    }
+
+    fn stays(&self) -> bool {
+        self.pool.info().makes_way == MakesWay::Nobody
+    }
+}
+
+impl<P> Default for Holders<P> {
+    fn default() -> Self {
+        Self {
+            tenants: Level::default(),
+            orgs: HashMap::new(),
+            principals: HashMap::new(),
+            tenant_of: HashMap::new(),
+        }
+    }
+}
+
+impl<P: Copy + Ord + Hash> Holders<P> {
+    /// The tenant of an organisation that holds something.
+    pub(crate) fn tenant(&self, org: OrgId) -> Option<OrgId> {
+        self.tenant_of.get(&org).copied()
+    }
+
+    /// All that is held.
+    pub(crate) const fn held(&self) -> u64 {
+        self.tenants.held
+    }
+
+    pub(crate) fn hold(&mut self, tenant: OrgId, org: OrgId, who: P, amount: u64) {
+        self.tenant_of.insert(org, tenant);
+        self.tenants.add(tenant, amount);
+        self.orgs.entry(tenant).or_default().add(org, amount);
+        self.principals.entry(org).or_default().add(who, amount);
+    }
+
+    /// How much was given back, which is no more than was held.
+    pub(crate) fn give_back(&mut self, org: OrgId, who: P, amount: u64) -> u64 {
+        let Some(principals) = self.principals.get_mut(&org) else { return 0 };
+        let amount = principals.remove(who, amount);
+        if principals.held == 0 {
+            self.principals.remove(&org);
+        }
+        let Some(tenant) = self.tenant(org) else { return amount };
+        self.tenants.remove(tenant, amount);
+        if let Some(orgs) = self.orgs.get_mut(&tenant) {
+            orgs.remove(org, amount);
+            if orgs.of(&org) == 0 {
+                self.tenant_of.remove(&org);
+            }
+            if orgs.held == 0 {
+                self.orgs.remove(&tenant);
+            }
+        }
+        amount
+    }
+
+    fn most(&self) -> Option<(OrgId, P)> {
+        let (_, tenant) = self.tenants.most()?;
+        let (_, org) = self.orgs.get(&tenant)?.most()?;
+        let (_, principal) = self.principals.get(&org)?.most()?;
+        Some((org, principal))
+    }
+
+    fn makes_way(&self, tenant: OrgId, (org, who): (OrgId, P), amount: u64) -> Option<(OrgId, P)> {
         if let Some(most) = self.tenants.above(&tenant, amount) {
             let (_, org) = self.orgs.get(&most)?.most()?;
             let (_, principal) = self.principals.get(&org)?.most()?;
@@ -309,58 +470,51 @@ impl<P: Copy + Ord + Hash> Shares<P> {
         Some((org, self.principals.get(&org)?.above(&who, amount)?))
     }
 
-    fn tenant(&self, org: OrgId) -> OrgId {
-        self.tenant_of.get(&org).copied().unwrap_or_else(|| self.pools.tenant_of(org))
-    }
-
-    fn check(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
-        self.check_own(org, who, amount)?;
-        self.whole.as_ref().map_or(Ok(()), |whole| whole.check(org, who, amount))
-    }
-
-    fn reserve(&self, max: u64) -> u64 {
-        self.reserve.map_or_else(|| reserve(max), |reserve| reserve.min(max))
-    }
-
-    fn check_own(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
-        let over = |whose| Err(OverShare { pool: self.pool, whose });
-        let stays = self.pool.info().makes_way == MakesWay::Nobody;
-        let usable = |max| max - if stays { self.reserve(max) } else { 0 };
-        let tenant = self.tenant(org);
-        let Some(max) = self.tenants.may_have(&tenant, amount, self.max, usable) else {
-            return over(Whose::Org);
+    /// Whether so much more could be held.
+    pub(crate) fn check(
+        &self,
+        tenant: OrgId,
+        (org, who): (OrgId, P),
+        amount: u64,
+        bounds: &Bounds,
+    ) -> Result<(), Whose> {
+        let Bounds { max, org_max, stays, .. } = *bounds;
+        let usable = |max| max - if stays { bounds.reserve.of(max) } else { 0 };
+        let Some(share) = self.tenants.may_have(&tenant, amount, max, usable) else {
+            return Err(Whose::Org);
         };
-        if self.tenants.held.saturating_add(amount) > self.max {
-            return over(Whose::Everybody);
+        if self.held().saturating_add(amount) > max {
+            return Err(Whose::Everybody);
         }
         if !stays {
             return Ok(());
         }
         let nobody = Level::default();
         let orgs = self.orgs.get(&tenant).unwrap_or(&nobody);
-        let Some(max) = orgs.may_have(&org, amount, max, usable) else {
-            return over(Whose::Org);
+        let Some(share) = orgs.may_have(&org, amount, share, usable) else {
+            return Err(Whose::Org);
         };
         let nobody = Level::default();
         let principals = self.principals.get(&org).unwrap_or(&nobody);
-        if principals.held.saturating_add(amount) > self.org_max {
-            return over(Whose::Org);
+        if principals.held.saturating_add(amount) > org_max {
+            return Err(Whose::Org);
         }
-        let max = max.min(self.org_max);
-        match principals.may_have(&who, amount, max, usable) {
+        match principals.may_have(&who, amount, share.min(org_max), usable) {
             Some(_) => Ok(()),
-            None => over(Whose::Principal),
+            None => Err(Whose::Principal),
         }
     }
 }
 
-/// Of what nobody makes way for, this part is for those below their share: a sixteenth, and of a
-/// few at least one.
-const fn reserve(max: u64) -> u64 {
-    match max {
-        0..8 => 0,
-        8..16 => 1,
-        _ => max / 16,
+impl Reserve {
+    fn of(self, max: u64) -> u64 {
+        match (self, max) {
+            (Self::Fixed(reserve), max) => reserve.min(max),
+            (Self::Quarter, max) => max / 4,
+            (Self::Sixteenth, 0..8) => 0,
+            (Self::Sixteenth, 8..16) => 1,
+            (Self::Sixteenth, max) => max / 16,
+        }
     }
 }
 
@@ -559,6 +713,71 @@ mod tests {
         assert_eq!(shares.makes_way(org(2), 1, 10), None);
     }
 
+    /// Pools together may take so much memory.
+    fn with_memory(max: u64) -> Arc<Pools> {
+        let pools = Arc::<Pools>::default();
+        pools.usage(Pool::KeptMemory).set_max(max);
+        pools
+    }
+
+    #[test]
+    fn who_fills_the_memory_leaves_room_for_others_in_every_pool() {
+        let pools = with_memory(4096 * 1024);
+        let mut sessions = Shares::new(Pool::Sessions, 1_000_000, &pools);
+        let mut mails = Shares::new(Pool::MailBytes, u64::MAX, &pools);
+        // Half of it by one kind, the rest by another.
+        (0..2048).for_each(|_| sessions.take(org(1), 1, 1).expect("room"));
+        let over = loop {
+            if let Err(over) = mails.take(org(1), 1, 512) {
+                break over;
+            }
+        };
+        assert_eq!((over.pool, over.whose), (Pool::KeptMemory, Whose::Principal));
+        assert_eq!(sessions.take(org(1), 1, 1), Err(over));
+        assert_eq!(mails.held() + sessions.held() * 1024, 3375 * 1024);
+        assert_eq!(pools.usage(Pool::KeptMemory).used(), 3375 * 1024);
+        assert_eq!(fill(&mut sessions, org(1), 2), (225, Whose::Org));
+        assert_eq!(fill(&mut sessions, org(2), 1), (496, Whose::Everybody));
+        let refused = |pool| pools.usage(pool).refused();
+        assert_eq!((refused(Pool::KeptMemory), refused(Pool::Sessions)), (4, 0));
+        mails.give_back(org(1), 1, u64::MAX);
+        sessions.take(org(1), 1, 1).expect("room again");
+        sessions.give_back(org(1), 1, u64::MAX);
+        sessions.give_back(org(1), 2, u64::MAX);
+        sessions.give_back(org(2), 1, u64::MAX);
+        assert_eq!(pools.usage(Pool::KeptMemory).used(), 0);
+    }
+
+    #[test]
+    fn what_makes_way_is_never_in_the_way_of_what_stays() {
+        let pools = with_memory(200 * 1024);
+        let mut ended = Shares::new(Pool::EndedSessions, 1_000_000, &pools);
+        let mut sessions = Shares::new(Pool::Sessions, 1_000_000, &pools);
+        ended.hold(org(2), 9, 20);
+        let end = |ended: &mut Shares<u8>, owner| {
+            let mut gone = 0;
+            let taken = ended.take_from_most_or_own(owner, 1, |org_id, who| {
+                assert_eq!((org_id, who), owner, "what others hold stays");
+                gone += 1;
+                1
+            });
+            (taken.is_ok(), gone)
+        };
+        for _ in 0..200 {
+            assert!(end(&mut ended, (org(1), 1)).0, "its own oldest goes");
+        }
+        assert!((70..110).contains(&ended.held()), "{}", ended.held());
+        let mut lived = 0;
+        while sessions.take(org(1), 1, 1).is_ok() {
+            lived += 1;
+        }
+        assert!(lived > 60, "{lived}");
+        // With more of what stays, there is less of what does not, by few at a time.
+        let (_, gone) = end(&mut ended, (org(1), 1));
+        assert_eq!(gone, limits::EVICTED_FOR_OTHER_POOLS);
+        assert_eq!(end(&mut ended, (org(2), 9)), (true, 0), "it is below its share");
+    }
+
     #[test]
     fn nothing_is_left_of_who_gave_all_back() {
         let mut shares = that_stay(10);
@@ -567,8 +786,9 @@ mod tests {
         shares.give_back(org(1), 1, 1000);
         shares.give_back(org(2), 1, 1);
         assert_eq!(shares.held(), 0);
-        assert!(shares.principals.is_empty() && shares.orgs.is_empty());
-        assert!(shares.tenants.by_held.is_empty() && shares.tenant_of.is_empty());
+        let holders = &shares.holders;
+        assert!(holders.principals.is_empty() && holders.orgs.is_empty());
+        assert!(holders.tenants.by_held.is_empty() && holders.tenant_of.is_empty());
     }
 
     /// What everybody gets of `max` who wants so much, shared max-min.

@@ -261,7 +261,7 @@ impl Topics {
         for wish in wishes {
             // Each is looked for among all that are held: a packet has room for 250,000.
             let code = match codes.len() >= limits::SUBSCRIPTIONS_MAX {
-                true => Err(reason::QUOTA_EXCEEDED.into()),
+                true => Err(too_many()),
                 false => self.grant_one(wish),
             };
             codes.push(code.unwrap_or_else(|refused| {
@@ -283,7 +283,7 @@ impl Topics {
                 && !held.iter().any(|held| *held.filter == *filter)
         };
         if self.link.session.with_subscriptions(full) {
-            return Err(reason::QUOTA_EXCEEDED.into());
+            return Err(too_many());
         }
         let place = match ServedBy::of(filter) {
             ServedBy::Nobody if filter.starts_with("thing/") => {
@@ -820,6 +820,11 @@ pub(super) fn identity_of(session: &Session) -> Identity {
             Identity { thing: Some(*thing_id), application: Some(application.id), token: None }
         }
     }
+}
+
+/// A client has as many subscriptions as one may have.
+fn too_many() -> AckReason {
+    AckReason::quota(&format!("A client may have {} subscriptions", limits::SUBSCRIPTIONS_MAX))
 }
 
 /// What a SUBACK says of what the broker did not grant.
