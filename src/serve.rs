@@ -922,6 +922,7 @@ async fn housekeeping(shared: Arc<Shared>) {
         if let Err(error) = shared.app.expire_mail(now).await {
             store::report(&error, "mails did not expire");
         }
+        shared.app.memory.look();
         release_memory(&shared.app, &mut released);
         if tick % SWEEP_EVERY == 0 && sweeping.as_ref().is_none_or(JoinHandle::is_finished) {
             let (app, expire) = (shared.app.clone(), now >= expire_at);

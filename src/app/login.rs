@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::pool::OverShare;
 use base::{
     Code, ConnInfo, Door, Failure, Holder, Protocol, SessionId, ThingDefId, ThingId, ThingKey,
-    Timestamp, UserAgent, beginning, limits,
+    Timestamp, UserAgent, beginning, limits, working_for,
 };
 use rules::directory::{
     End, Full, Lifetime, Link, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
@@ -212,14 +212,17 @@ impl App {
             outbox: Some(outbox),
         };
         let registered = admitted.registration.await.map_err(LoginError::from);
-        let started = registered.and_then(|()| {
+        let start = |()| {
             let session = self.start(start, takes_over, now)?;
             if let Some(begun) = begun {
                 begun.connected(self.sessions.bound_of(&who.principal()).unwrap_or_default());
             }
             self.follow_start(&session, now)?;
             Ok((session, place))
-        });
+        };
+        let (org, principal) = Self::home_of(&who);
+        let asker = Some((org, Holder::Principal(principal)));
+        let started = registered.and_then(|done| working_for(asker, || start(done)));
         self.note_outcome(started.as_ref().map(|_| ()), &who, peer, now);
         started
     }
@@ -782,7 +785,11 @@ impl App {
             let made = (Kind::ThingCreated, thing);
             numbered = Some(self.add_thing_event(batch, made, &application.name, shown));
         };
-        let found = self.things.log_in(&application, key, app_id, (now, shown), fresh, registers);
+        let holder = Holder::Principal(PrincipalId::Application(application.id));
+        let asker = (application.org, holder);
+        let found = working_for(Some(asker), || {
+            self.things.log_in(&application, key, app_id, (now, shown), fresh, registers)
+        });
         let found = match numbered {
             Some(numbered) => numbered.settle(found)?,
             None => found?,

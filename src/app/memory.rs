@@ -18,7 +18,7 @@ use base::pool::{Pool, Pools};
 use base::shares::Shares;
 use base::{ConnInfo, Holder, OrgId, limits};
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rules::directory::Session;
 use tokio_util::sync::CancellationToken;
 
@@ -121,10 +121,10 @@ impl Memory {
     pub fn new(bytes: Option<u64>, pools: &Arc<Pools>) -> Arc<Self> {
         let max = bytes.unwrap_or_else(|| machine::memory() / limits::MEMORY_PART);
         if bytes.is_none() {
-            tracing::info!(bytes = max, "memory that connections may hold");
+            tracing::info!(bytes = max, "memory that clients may have the server use");
         }
         if max > 0 {
-            pools.usage(Pool::KeptMemory).set_max(max - max / 4);
+            pools.usage(Pool::KeptMemory).set_max(max / 2);
         }
         let shares = Shares::new(Pool::Memory, max, pools);
         let state =
@@ -133,12 +133,29 @@ impl Memory {
         Arc::new(Self { max, pools, short, state: Mutex::new(state) })
     }
 
-    /// What is held otherwise of the same budget: what is kept, and connections on which nothing waits.
-    fn others(&self) -> u64 {
+    /// The most ended sessions that are in memory, of so many.
+    pub(super) fn bound_history(&self, sessions: usize) -> usize {
+        let each = Pool::EndedSessions.info().memory;
+        let most = if self.max > 0 { self.max / 8 / each } else { u64::MAX };
+        sessions.min(usize::try_from(most).unwrap_or(usize::MAX))
+    }
+
+    /// What connections may hold: what is not kept in memory, or taken by connections on which nothing
+    /// waits.
+    fn left(&self) -> u64 {
         let used = |pool| self.pools.usage(pool).used();
-        let others = used(Pool::KeptMemory) + used(Pool::Connections) * limits::CONNECTION_BYTES;
-        // However many there are, those that hold something may have a quarter.
-        others.min(self.max - self.max / 4)
+        let makes_way = |pool: Pool| used(pool) * pool.info().memory;
+        let taken = used(Pool::KeptMemory)
+            + used(Pool::Connections) * limits::CONNECTION_BYTES
+            + makes_way(Pool::EndedSessions)
+            + makes_way(Pool::FileTickets);
+        // However many there are, those that hold something may have this.
+        self.max.saturating_sub(taken).max(self.max / 8 * 3)
+    }
+
+    /// Looks whether what others have taken, or given back, leaves connections less, or more.
+    pub fn look(&self) {
+        self.make_room(self.state.lock());
     }
 
     /// An account of a connection, which closes when its task is woken and finds it over.
@@ -164,20 +181,25 @@ impl Memory {
     /// Notes that an account holds `now` instead of `before`, and closes others, or this one, if
     /// that is too much.
     fn change(&self, number: u64, connection: &Arc<Connection>, before: u64, now: u64) {
-        let mut closing = Vec::new();
         let mut state = self.state.lock();
         if connection.over.load(Ordering::Acquire) {
             state.leaving = state.leaving + now - before;
         } else {
             state.set(number, &connection.payer, before, now);
         }
+        self.make_room(state);
+    }
+
+    /// Closes as many connections as hold too much.
+    fn make_room(&self, mut state: MutexGuard<'_, State>) {
+        let mut closing = Vec::new();
         if self.max > 0 {
-            let max = self.max - self.others();
-            while now > before && state.shares.held() > max.saturating_sub(self.max / 8) {
+            let left = self.left();
+            while state.shares.held() > left - left / 8 {
                 let Some(gone) = state.close_greediest() else { break };
                 closing.push(gone);
             }
-            let short = state.shares.held() + state.leaving > max;
+            let short = state.shares.held() + state.leaving > left;
             if self.short.swap(short, Ordering::Relaxed) && !short {
                 state.accounts.values().for_each(|connection| connection.wake());
             }
@@ -350,17 +372,34 @@ mod tests {
     fn what_is_kept_leaves_connections_less() {
         let (memory, pools) = memory(64 * MEBIBYTE);
         let mut mails = Shares::new(Pool::MailBytes, u64::MAX, &pools);
+        let Payer { org, holder, .. } = payer(2, 1);
         let first = open(&memory, (1, 1), 30 * MEBIBYTE);
-        mails.hold(payer(2, 1).org, payer(2, 1).holder, 20 * MEBIBYTE as u64);
-        let second = open(&memory, (2, 1), MEBIBYTE);
+        let mut second = open(&memory, (2, 1), 2 * MEBIBYTE);
+        mails.hold(org, holder, 20 * MEBIBYTE as u64);
+        second.set(3 * MEBIBYTE);
         assert!(!first.is_over() && !second.is_over());
-        mails.hold(payer(2, 1).org, payer(2, 1).holder, 10 * MEBIBYTE as u64);
-        let third = open(&memory, (3, 1), MEBIBYTE);
-        assert!(first.is_over() && !second.is_over() && !third.is_over());
+        // Nobody adds anything, and somebody gives back.
+        mails.hold(org, holder, 10 * MEBIBYTE as u64);
+        second.set(2 * MEBIBYTE);
+        assert!(first.is_over() && !second.is_over());
+        mails.hold(org, holder, 4 * MEBIBYTE as u64);
+        memory.look();
+        assert!(second.waits(), "the first has not gone");
+        mails.give_back(org, holder, 4 * MEBIBYTE as u64);
+        memory.look();
+        assert!(!second.waits(), "there is more again");
+        drop(first);
         // However much there is, not all of it is others'.
-        mails.hold(payer(2, 1).org, payer(2, 1).holder, 1000 * MEBIBYTE as u64);
-        let accounts: Vec<_> = (10..20).map(|who| open(&memory, (4, who), MEBIBYTE)).collect();
-        assert!(accounts.iter().filter(|account| !account.is_over()).count() >= 6);
+        mails.hold(org, holder, 1000 * MEBIBYTE as u64);
+        let accounts: Vec<_> = (10..30).map(|who| open(&memory, (4, who), MEBIBYTE)).collect();
+        assert_eq!(accounts.iter().filter(|account| !account.is_over()).count(), 19);
+    }
+
+    #[test]
+    fn ended_sessions_are_no_more_than_a_part_of_it() {
+        let (of_little, of_all) = (memory(8 * MEBIBYTE).0, memory(0).0);
+        assert_eq!((of_little.bound_history(100_000), of_little.bound_history(5)), (1024, 5));
+        assert_eq!(of_all.bound_history(100_000), 100_000);
     }
 
     #[test]

@@ -98,7 +98,10 @@ impl App {
         let records = IdentityWriter::new(records);
         let token_uses = TokenUses::open(store, &records)?;
         loading.done("records");
-        let sessions = DirectoryWriter::new(directory_config(&config), &pools, now);
+        let memory = Memory::new(config.limits.memory_bytes, &pools);
+        let mut directory = directory_config(&config);
+        directory.history_max = memory.bound_history(directory.history_max);
+        let sessions = DirectoryWriter::new(directory, &pools, now);
         if let Some(ttl_s) = idle::stored_ttl_s(store, config.sessions.max_age_s)? {
             sessions.set_ttl_s(ttl_s);
         }
@@ -150,7 +153,6 @@ impl App {
         let allow_private = config.webhooks.allow_private;
         let webhooks = Webhooks::open(records.webhooks(), &tables, allow_private, &pools)?;
         let turns_of_cores = Cores::new(threads(cores), &pools, metrics.turns_waited());
-        let memory_bytes = config.limits.memory_bytes;
         let connections_max = config.limits.connections;
         let app = Self {
             unauthenticated: Arc::new(Unauthenticated::new(
@@ -178,7 +180,7 @@ impl App {
             event_pieces: Default::default(),
             certificates: Arc::default(),
             connections: Connections::new(connections_max, &pools),
-            memory: Memory::new(memory_bytes, &pools),
+            memory,
             server_id: host_name(),
             made_tokens: made_tokens::MadeTokens::new(&pools),
             token_uses,
@@ -204,7 +206,7 @@ impl App {
             gzips: super::gzip::Gzips::new(cores),
             turns: Turns::new(cores, &pools),
             long_work: LongWork::new(cores),
-            large_replies: LargeReplies::new(threads(cores)),
+            large_replies: LargeReplies::new(threads(cores), &pools),
             log_level: OnceLock::new(),
             watched: Watched::default(),
             recorder: Recorder::new(&pools),
@@ -222,7 +224,7 @@ impl App {
             tracing::warn!(
                 bytes = kept.used(),
                 most = kept.max(),
-                "what is kept in memory is more than three quarters of limits.memory_bytes: nothing is \
+                "what is kept in memory is more than half of limits.memory_bytes: nothing is \
                  added to it"
             );
         }

@@ -21,8 +21,12 @@ pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(super) const FAN_OUT_STEP: usize = 256;
 
 /// Bytes of the rows of one step for sessions that have it kept: of the room that the store has for
-/// all a small part, so that all threads have their steps at once.
+/// all a small part.
 pub(super) const FAN_OUT_STEP_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of a row beside the topic and the payload of its message, at most: its key, its head, and what a
+/// change takes in the store's queue.
+pub(super) const ROW_BYTES: usize = 256;
 
 /// Rows of what waits that are read at once, and messages that are retained.
 pub(super) const PAGE_ROWS: usize = 100;

@@ -892,7 +892,7 @@ impl Broker {
             // What was acknowledged, or came from this client, is seen.
             self.barrier().await?;
         }
-        while !self.has_room(limits::FAN_OUT_STEP_BYTES) {
+        while !self.has_room(0) {
             tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
         }
         Ok(())
@@ -946,7 +946,7 @@ impl Broker {
                 _ => session.keep(&self.0.tables, delivery, &row, &mut batch)?,
             };
         }
-        drop(self.0.tables.submit(batch)?);
+        drop(self.0.tables.submit_admitted(batch)?);
         drop(order);
         Ok(())
     }
@@ -1075,7 +1075,7 @@ impl Broker {
         let mut batch = Batch::default();
         let key = rows::message_key(link.session.number(), seq);
         batch.put(Table::MqttMessages, key, rows::released());
-        self.0.tables.submit(batch)
+        self.0.tables.submit_admitted(batch)
     }
 
     // Messages with QoS 2 from clients.
@@ -1122,7 +1122,7 @@ impl Broker {
         kept.received.swap_remove(index);
         let mut batch = Batch::default();
         batch.delete(Table::MqttReceived, rows::received_key(session.number(), pkid));
-        self.0.tables.submit(batch)
+        self.0.tables.submit_admitted(batch)
     }
 
     /// Resolves when all that was submitted before is committed; waits for room in the store.

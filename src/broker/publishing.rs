@@ -194,6 +194,9 @@ impl Publishing {
     fn run(&mut self) -> Result<Option<Published>, StoreError> {
         if std::mem::take(&mut self.retains) {
             self.retain()?;
+            if self.waits() {
+                return Ok(None);
+            }
         }
         let mut steps = limits::FAN_OUT_STEP;
         while let Some(found) = self.matches.pop() {
@@ -247,8 +250,14 @@ impl Publishing {
     /// Whether the store takes nothing, or has no room for what is to be stored.
     fn waits(&self) -> bool {
         let writer = self.broker.0.tables.writer();
-        let has_room = self.broker.has_room(limits::FAN_OUT_STEP_BYTES);
-        self.stores && (!has_room || writer.check().is_err())
+        self.stores && (!self.broker.has_room(self.step_bytes()) || writer.check().is_err())
+    }
+
+    /// About what the next step submits: the message for as many as have it kept, or once to retain it.
+    fn step_bytes(&self) -> usize {
+        let row = self.message.topic().len() + self.message.payload().len() + limits::ROW_BYTES;
+        let rows = if self.retains { 1 } else { self.matches.len() + self.kept.len() };
+        row * rows.clamp(1, rows_of_step(row)) + self.batch.bytes()
     }
 
     fn org(&self) -> Arc<Org> {
@@ -283,8 +292,7 @@ impl Publishing {
         if !self.kept.is_empty() {
             self.message.put_row(&mut row);
         }
-        let few = limits::FAN_OUT_STEP_BYTES / (row.len() + 1);
-        for _ in 0..few.clamp(1, limits::FAN_OUT_STEP) {
+        for _ in 0..rows_of_step(row.len()) {
             let Some(found) = self.kept.pop() else { break };
             let delivery = found.delivery(&self.message);
             let offered = found.session.keep(&self.broker.0.tables, delivery, &row, &mut batch)?;
@@ -293,8 +301,18 @@ impl Publishing {
         if self.kept.is_empty() {
             batch.0.append(&mut self.batch.0);
         }
-        let receipt = self.broker.0.tables.submit(batch)?;
+        // It had room before anything was numbered.
+        let receipt = self.broker.0.tables.submit_admitted(batch)?;
         self.receipt = std::mem::take(&mut self.receipt).and(receipt);
         Ok(())
+    }
+}
+
+/// How many rows of so many bytes one step stores.
+const fn rows_of_step(row: usize) -> usize {
+    match limits::FAN_OUT_STEP_BYTES / (row + 1) {
+        0 => 1,
+        limits::FAN_OUT_STEP.. => limits::FAN_OUT_STEP,
+        few => few,
     }
 }

@@ -200,7 +200,8 @@ sections! {
         max_frame_bytes: usize = 1_048_576,
         /// Bytes held for peers that have not logged in: half requests.
         unauthenticated_bytes: usize = 67_108_864,
-        /// Bytes that all connections may hold: what they do not read, and what is worked on for them.
+        /// Bytes that clients may have the server use: what is kept for them in memory, what they do not
+        /// read, and what is worked on for them.
         /// None: half of what the machine has. 0 is no limit.
         memory_bytes: Option<u64> = None,
         /// Connections open at once, over all listeners.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use base::{Timestamp, limits, working_for};
+use base::{Timestamp, done_for, limits, working_for};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -211,8 +211,9 @@ pub fn serve<P: Peer>(
     };
     async move {
         let closing = std::future::poll_fn(|cx| connection.poll(cx)).await;
+        let asker = connection.peer.asker();
         // Boxed: an idle connection need not hold the room for its end.
-        Box::pin(connection.close(closing)).await;
+        Box::pin(done_for(asker, connection.close(closing))).await;
     }
 }
 

@@ -139,8 +139,9 @@ pub fn limits_page() -> String {
          `tr50d_pool_used`, `tr50d_pool_limit`,\n`tr50d_pool_refused_total` (somebody got no more) and \
          `tr50d_pool_evicted_total` (somebody made way) with its name as the label `pool`;\nof \
          `sessions_of_login`, which every login has for itself, only the last two.\n\n\
-         Memory is what one of it counts in `kept_memory`, about, in bytes; what has none is on the disk, \
-         or counts in `memory`.\n\n\
+         Memory is what one of it takes, about, in bytes, and counts in `kept_memory`; of what makes way, in \
+         what is left to\nconnections. What has none there is on the disk, is little, or counts in \
+         `memory`.\n\n\
          | pool | what is counted | how much | memory | why | what makes way | who gets no more sees |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );

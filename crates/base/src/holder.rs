@@ -57,7 +57,11 @@ pub fn working_for<T>(asker: Option<Asker>, work: impl FnOnce() -> T) -> T {
 
 /// The same work as a task of its own, for whom this thread works now.
 pub fn carried_on<F: Future>(work: F) -> impl Future<Output = F::Output> {
-    let asker = current_asker();
+    done_for(current_asker(), work)
+}
+
+/// Work as a task of its own, for somebody.
+pub fn done_for<F: Future>(asker: Option<Asker>, work: F) -> impl Future<Output = F::Output> {
     async move {
         let mut work = pin!(work);
         std::future::poll_fn(|cx| working_for(asker, || work.as_mut().poll(cx))).await

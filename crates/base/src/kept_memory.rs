@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::pool::{OverShare, Pool, Usage};
-use crate::shares::{Bounds, Holders, Reserve};
+use crate::shares::{Bounds, Holders};
 use crate::{OrgId, PrincipalId};
 
 /// The memory, and who holds how much of it; of whom it isn't known which principal it is, an
@@ -21,21 +21,18 @@ impl KeptMemory {
         Self { usage, holders: Mutex::default() }
     }
 
-    /// Whether so much more could be held. What makes way when its own pool is used up leaves a
-    /// quarter to those below their part, and of theirs again, so that it never takes the place of what stays.
+    /// Whether so much more could be held.
     pub(crate) fn check(
         &self,
         tenant: OrgId,
         holder: (OrgId, Option<PrincipalId>),
         bytes: u64,
-        stays: bool,
     ) -> Result<(), OverShare> {
         let max = self.usage.max();
         if bytes == 0 || max == 0 {
             return Ok(());
         }
-        let reserve = if stays { Reserve::Sixteenth } else { Reserve::Quarter };
-        let bounds = Bounds { max, org_max: u64::MAX, reserve, stays: true };
+        let bounds = Bounds { max, org_max: u64::MAX, reserve: None, stays: true };
         let checked = self.lock().check(tenant, holder, bytes, &bounds);
         checked.map_err(|whose| OverShare { pool: Pool::KeptMemory, whose })
     }

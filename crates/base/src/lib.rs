@@ -36,7 +36,9 @@ pub mod yield_point;
 pub use clock::{Clock, Jump, LastTime, TimeSource};
 pub use conn::{ConnInfo, ConnectionId, Door, Protocol, Tls, network_of};
 pub use failure::{CODES, Code, CodeInfo, Failure, beginning, chain, excerpt};
-pub use holder::{Asker, Holder, PrincipalId, STRANGERS, carried_on, current_asker, working_for};
+pub use holder::{
+    Asker, Holder, PrincipalId, STRANGERS, carried_on, current_asker, done_for, working_for,
+};
 pub use id::*;
 pub use origin::{AllowedAs, NotAnOrigin, Origins};
 pub use timestamp::Timestamp;

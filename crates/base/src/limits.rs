@@ -132,8 +132,8 @@ pub const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
 /// Of what waits for a client in a queue of the broker, the step in which its connection hears of it.
 pub const WAITING_STEP_BYTES: usize = 64 * 1024;
 
-/// The part of the machine's memory that connections may hold if the configuration does not say: a
-/// half. Sessions, the store and what is worked on have the other.
+/// The part of the machine's memory that clients may have the server use if the configuration does not
+/// say: a half. The store, its caches and the rest of the machine have the other.
 pub const MEMORY_PART: u64 = 2;
 
 /// Bytes read from a socket at once; one such buffer serves a whole thread.
@@ -406,9 +406,6 @@ pub const MADE_TOKENS_MAX: u64 = 10_000;
 /// Levels of the tree of organisations. Real ones have three or four; the bound keeps every walk
 /// up the tree short, and finite should a damaged store hold a ring.
 pub const ORG_DEPTH_MAX: usize = 32;
-
-/// How many holders of a pool make way at once for want of what another pool has too little of.
-pub const EVICTED_FOR_OTHER_POOLS: u64 = 16;
 
 /// Memory that a connection takes while nothing waits on it, about.
 pub const CONNECTION_BYTES: u64 = 3 * 1024;

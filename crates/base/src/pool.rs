@@ -21,8 +21,8 @@ pub struct PoolInfo {
     pub max: Max,
     /// Why there is a bound.
     pub reason: &'static str,
-    /// Bytes of memory that one of it takes, about, as [`Pool::KeptMemory`] counts them: none if it takes
-    /// none, or what it takes counts for connections.
+    /// Bytes of memory that one of it takes, about. None: it takes none or little, or what it takes counts
+    /// for connections.
     pub memory: u64,
     /// What goes when it is used up.
     pub makes_way: MakesWay,
@@ -152,7 +152,8 @@ pools! {
         name: "ended_sessions",
         unit: "ended sessions",
         max: Max::Key("sessions.history_max", 100_000),
-        reason: "Ended sessions are in memory, about a kilobyte each, for the directory's lists.",
+        reason: "Ended sessions are in memory, about a kilobyte each, for the directory's lists: no more than \
+                 an eighth of `limits.memory_bytes`.",
         memory: 1024,
         makes_way: MakesWay::Holder("the oldest ended session"),
         refused: "Nothing: older ones are forgotten.",
@@ -268,21 +269,22 @@ pools! {
         reason: "What peers do not read, what is worked on for them, and what the console's pages look at \
                  is in memory.",
         memory: 0,
-        makes_way: MakesWay::Holder("the connection that holds most, from seven eighths on"),
+        makes_way: MakesWay::Holder(
+            "the connection that holds most, from seven eighths on of what is not taken otherwise",
+        ),
         refused: "Its connection closes; the session ends as `made_way`. A will that waits for its delay \
                   is published.",
     };
     KeptMemory: PoolInfo {
         name: "kept_memory",
         unit: "bytes of memory that is kept for others than connections",
-        max: Max::Auto("limits.memory_bytes", "three quarters of it"),
+        max: Max::Auto("limits.memory_bytes", "half of it"),
         reason: "Of these pools each has a bound of its own; all of them together may be more than the \
-                 machine has. What is kept counts by what it takes on the average, and what it takes \
-                 connections have less of.",
+                 machine has. What is kept counts by what it takes on the average; connections have the \
+                 rest.",
         memory: 0,
         makes_way: MakesWay::Nobody,
-        refused: "As with the pool of which somebody wanted more; of a pool whose holders make way, \
-                  one's own do: alone one may have two fifths of this with those.",
+        refused: "As with the pool of which somebody wanted more.",
     };
     Traces: PoolInfo {
         name: "traces",
@@ -354,7 +356,7 @@ pools! {
         reason: "Changes wait in memory for a disk that is slower than they come. What comes while less \
                  than 64 MiB in less than 32,768 pieces wait is not counted; beyond, a change counts 2 KiB \
                  at least.",
-        memory: 1,
+        memory: 0,
         makes_way: MakesWay::Nobody,
         refused: "-95011. A publish to an ordinary topic with QoS 1 or 2 waits, and with it what comes \
                   behind it on its connection.",
@@ -458,7 +460,7 @@ pools! {
         unit: "tokens that are shown again",
         max: Max::Fixed(limits::MADE_TOKENS_MAX),
         reason: "Tokens that the server made are in memory for ten minutes, for who had them made.",
-        memory: 256,
+        memory: 0,
         makes_way: MakesWay::Holder("the oldest token"),
         refused: "Nothing: `app.find` does not show it any more.",
     };
@@ -467,7 +469,7 @@ pools! {
         unit: "callers whose finds of taken names are counted",
         max: Max::Fixed(limits::TAKEN_NAMES_ASKERS_MAX),
         reason: "Each is counted in memory for a minute.",
-        memory: 128,
+        memory: 0,
         makes_way: MakesWay::Nobody,
         refused: "-95010: who can't be counted finds no name.",
     };
@@ -477,7 +479,7 @@ pools! {
         max: Max::Fixed(limits::KNOWN_LOGINS_MAX as u64),
         reason: "Those come before strangers while others guess passwords; each takes some 100 to 400 \
                  bytes of memory.",
-        memory: 400,
+        memory: 0,
         makes_way: MakesWay::Holder("the network from which a user came first"),
         refused: "Nothing, unless passwords are guessed: then one from there is a stranger's.",
     };
@@ -487,7 +489,7 @@ pools! {
         max: Max::Fixed(limits::TOKEN_NETWORKS_MAX as u64),
         reason: "Those log in while others guess tokens from the same network; each takes some 50 bytes \
                  of memory.",
-        memory: 64,
+        memory: 0,
         makes_way: MakesWay::Holder("the network from which an application came first"),
         refused: "Nothing, unless many wrong tokens come from the same network: then -95008 for at most \
                   a minute.",
@@ -516,7 +518,7 @@ pools! {
         unit: "refusals that are told apart",
         max: Max::Fixed(limits::REFUSALS_COUNTED_MAX),
         reason: "Each takes about a kilobyte of memory until ten minutes after the last one.",
-        memory: 1024,
+        memory: 0,
         makes_way: MakesWay::Nobody,
         refused: "Nothing: the trail counts them together, with `others`.",
     };
@@ -526,7 +528,7 @@ pools! {
         max: Max::Fixed(limits::WEBHOOKS_MAX),
         reason: "Each may read every event, and is asked whether it wants it. It counts for who made or \
                  changed it last.",
-        memory: 2048,
+        memory: 0,
         makes_way: MakesWay::Nobody,
         refused: "-95018.",
     };

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::pool::{MakesWay, OverShare, Pool, Pools, Usage, Whose};
-use crate::{ApplicationId, Holder, OrgId, PrincipalId, UserId, limits};
+use crate::{ApplicationId, Holder, OrgId, PrincipalId, UserId};
 
 /// A pool, and who holds how much of it. `P` is a principal, or whoever acts in an organisation.
 #[derive(Debug)]
@@ -23,7 +23,8 @@ pub struct Shares<P> {
     max: u64,
     /// Of that, what one organisation may have.
     org_max: u64,
-    reserve: Reserve,
+    /// What is kept for those below their part, if that is not a part of the bound.
+    reserve: Option<u64>,
     whole: Option<Arc<dyn Whole<P>>>,
     pools: Arc<Pools>,
     usage: Arc<Usage>,
@@ -103,22 +104,13 @@ pub(crate) struct Holders<P> {
     tenant_of: HashMap<OrgId, OrgId>,
 }
 
-/// What is kept for those below their part.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Reserve {
-    /// A sixteenth, and of a few at least one.
-    Sixteenth,
-    Quarter,
-    /// So much, whatever the bound.
-    Fixed(u64),
-}
-
 /// How much there is.
 pub(crate) struct Bounds {
     pub max: u64,
     /// Of that, what one organisation may have.
     pub org_max: u64,
-    pub reserve: Reserve,
+    /// What is kept for those below their part; none: a part of what there is.
+    pub reserve: Option<u64>,
     /// Whether nothing of it can be taken away from anybody.
     pub stays: bool,
 }
@@ -155,7 +147,7 @@ impl<P: Member> Shares<P> {
             pool,
             max,
             org_max: u64::MAX,
-            reserve: Reserve::Sixteenth,
+            reserve: None,
             whole: None,
             pools: pools.clone(),
             usage,
@@ -174,7 +166,7 @@ impl<P: Member> Shares<P> {
     /// So much is kept for those below their part, whatever the bound.
     #[must_use]
     pub fn with_reserve(self, reserve: u64) -> Self {
-        Self { reserve: Reserve::Fixed(reserve), ..self }
+        Self { reserve: Some(reserve), ..self }
     }
 
     /// What is held of it is held of another pool, too.
@@ -268,18 +260,9 @@ impl<P: Member> Shares<P> {
         or_own: bool,
         mut evict: impl FnMut(OrgId, P) -> u64,
     ) -> Result<(), OverShare> {
-        let mut elsewhere = 0;
         while let Err(over) = self.check(org, who, amount) {
-            let refused = || self.count_over(org, over);
-            elsewhere += u64::from(over.pool != self.pool);
-            if elsewhere > limits::EVICTED_FOR_OTHER_POOLS {
-                refused();
-                return Err(over);
-            }
-            // Of what others hold here, nothing goes because one's own holds much elsewhere.
-            let is_below = over.pool == self.pool || over.whose == Whose::Everybody;
-            let others = || self.makes_way(org, who, amount).filter(|_| is_below);
-            let most = others().or(or_own.then_some((org, who)));
+            let refused = || self.count_refused(org);
+            let most = self.makes_way(org, who, amount).or(or_own.then_some((org, who)));
             let (loser, principal) = most.ok_or(over).inspect_err(|_| refused())?;
             let gone = evict(loser, principal);
             if gone == 0 {
@@ -379,9 +362,9 @@ impl<P: Member> Shares<P> {
         self.holders.tenant(org).unwrap_or_else(|| self.pools.tenant_of(org))
     }
 
-    /// The memory that so much of it takes.
-    const fn memory_of(&self, amount: u64) -> u64 {
-        amount.saturating_mul(self.pool.info().memory)
+    /// The memory that so much of it keeps for good: what makes way is bounded by its own pool.
+    fn memory_of(&self, amount: u64) -> u64 {
+        if self.stays() { amount.saturating_mul(self.pool.info().memory) } else { 0 }
     }
 
     fn check(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
@@ -391,7 +374,7 @@ impl<P: Member> Shares<P> {
         let checked = self.holders.check(tenant, (org, who), amount, &bounds);
         checked.map_err(|whose| OverShare { pool: self.pool, whose })?;
         let memory = self.memory_of(amount);
-        self.pools.memory().check(tenant, (org, who.principal()), memory, stays)?;
+        self.pools.memory().check(tenant, (org, who.principal()), memory)?;
         self.whole.as_ref().map_or(Ok(()), |whole| whole.check(org, who, amount))
     }
 
@@ -479,7 +462,7 @@ impl<P: Copy + Ord + Hash> Holders<P> {
         bounds: &Bounds,
     ) -> Result<(), Whose> {
         let Bounds { max, org_max, stays, .. } = *bounds;
-        let usable = |max| max - if stays { bounds.reserve.of(max) } else { 0 };
+        let usable = |max| max - if stays { bounds.reserve_of(max) } else { 0 };
         let Some(share) = self.tenants.may_have(&tenant, amount, max, usable) else {
             return Err(Whose::Org);
         };
@@ -506,15 +489,19 @@ impl<P: Copy + Ord + Hash> Holders<P> {
     }
 }
 
-impl Reserve {
-    fn of(self, max: u64) -> u64 {
-        match (self, max) {
-            (Self::Fixed(reserve), max) => reserve.min(max),
-            (Self::Quarter, max) => max / 4,
-            (Self::Sixteenth, 0..8) => 0,
-            (Self::Sixteenth, 8..16) => 1,
-            (Self::Sixteenth, max) => max / 16,
-        }
+impl Bounds {
+    fn reserve_of(&self, max: u64) -> u64 {
+        self.reserve.map_or_else(|| reserve(max), |reserve| reserve.min(max))
+    }
+}
+
+/// Of what nobody makes way for, this part is for those below their share: a sixteenth, and of a
+/// few at least one.
+const fn reserve(max: u64) -> u64 {
+    match max {
+        0..8 => 0,
+        8..16 => 1,
+        _ => max / 16,
     }
 }
 
@@ -749,33 +736,13 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_way_is_never_in_the_way_of_what_stays() {
-        let pools = with_memory(200 * 1024);
-        let mut ended = Shares::new(Pool::EndedSessions, 1_000_000, &pools);
-        let mut sessions = Shares::new(Pool::Sessions, 1_000_000, &pools);
-        ended.hold(org(2), 9, 20);
-        let end = |ended: &mut Shares<u8>, owner| {
-            let mut gone = 0;
-            let taken = ended.take_from_most_or_own(owner, 1, |org_id, who| {
-                assert_eq!((org_id, who), owner, "what others hold stays");
-                gone += 1;
-                1
-            });
-            (taken.is_ok(), gone)
-        };
-        for _ in 0..200 {
-            assert!(end(&mut ended, (org(1), 1)).0, "its own oldest goes");
-        }
-        assert!((70..110).contains(&ended.held()), "{}", ended.held());
-        let mut lived = 0;
-        while sessions.take(org(1), 1, 1).is_ok() {
-            lived += 1;
-        }
-        assert!(lived > 60, "{lived}");
-        // With more of what stays, there is less of what does not, by few at a time.
-        let (_, gone) = end(&mut ended, (org(1), 1));
-        assert_eq!(gone, limits::EVICTED_FOR_OTHER_POOLS);
-        assert_eq!(end(&mut ended, (org(2), 9)), (true, 0), "it is below its share");
+    fn what_makes_way_is_not_in_the_way_of_what_stays() {
+        let pools = with_memory(64 * 1024);
+        let mut ended = Shares::new(Pool::EndedSessions, 1000, &pools);
+        let mut sessions = Shares::new(Pool::Sessions, 1000, &pools);
+        assert_eq!(fill(&mut ended, org(1), 1).0, 1000);
+        assert!(fill(&mut sessions, org(1), 1).0 > 48);
+        assert_eq!(pools.usage(Pool::KeptMemory).used(), sessions.held() * 1024);
     }
 
     #[test]

@@ -123,6 +123,14 @@ impl Tables {
         self.writer.submit_removal(batch)
     }
 
+    /// Submits changes that were found to have room, as [`Writer::submit_admitted`] says.
+    ///
+    /// # Errors
+    /// There is no room on the disk, or the store is closed.
+    pub fn submit_admitted(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        self.writer.submit_admitted(batch)
+    }
+
     /// Keeps others from changing what belongs to this owner: to be held from the reading of a
     /// record to the handing over of its change, never across an await, and only one at a time.
     pub fn exclusive(&self, owner: &[u8]) -> Exclusive<'_> {

@@ -47,6 +47,17 @@ struct Entry {
     shares: Shares<Option<Holder>>,
 }
 
+/// What is asked before a batch is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Whether disk and share have room.
+    Ordinary,
+    /// Whether the share has: it takes something away though it puts a row.
+    Removal,
+    /// Whether the disk has: the share had when it was asked.
+    Admitted,
+}
+
 /// Whose share a batch is a part of, and how much it is.
 type Part = (OrgId, Option<Holder>, u64);
 
@@ -160,7 +171,19 @@ impl Writer {
         if batch.0.is_empty() {
             return Ok(Receipt::nothing());
         }
-        self.queue(batch, false)
+        self.queue(batch, Kind::Ordinary)
+    }
+
+    /// The same for changes for which [`Writer::has_room`] has found room, and after that state was
+    /// changed which can't be changed back: others of the same share may have taken it meanwhile.
+    ///
+    /// # Errors
+    /// As [`Writer::submit`]; not for a share that is used up.
+    pub fn submit_admitted(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        if batch.0.is_empty() {
+            return Ok(Receipt::nothing());
+        }
+        self.queue(batch, Kind::Admitted)
     }
 
     /// The same for a change that takes something away though it puts a row: below the mark, too.
@@ -168,7 +191,7 @@ impl Writer {
     /// # Errors
     /// As [`Writer::submit`].
     pub fn submit_removal(&self, batch: Batch) -> Result<Receipt, StoreError> {
-        self.queue(batch, true)
+        self.queue(batch, Kind::Removal)
     }
 
     /// A receipt that resolves when all that was submitted before is committed: from then on a scan
@@ -177,7 +200,7 @@ impl Writer {
     /// # Errors
     /// As [`Writer::submit`].
     pub fn barrier(&self) -> Result<Receipt, StoreError> {
-        self.queue(Batch::default(), false)
+        self.queue(Batch::default(), Kind::Ordinary)
     }
 
     /// Whether the store takes something small that adds, as far as its disk and its engine are
@@ -202,17 +225,25 @@ impl Writer {
     }
 
     /// The part of a batch of so many bytes, which is taken.
-    fn take_part(&self, entry: &mut Entry, bytes: usize) -> Result<Option<Part>, OverShare> {
+    fn take_part(
+        &self,
+        entry: &mut Entry,
+        bytes: usize,
+        kind: Kind,
+    ) -> Result<Option<Part>, OverShare> {
         if self.is_uncounted() {
             return Ok(None);
         }
         let ((org, holder), cost) = (owner(), cost(bytes));
-        entry.shares.take(org, holder, cost)?;
+        match kind {
+            Kind::Admitted => entry.shares.hold(org, holder, cost),
+            Kind::Ordinary | Kind::Removal => entry.shares.take(org, holder, cost)?,
+        }
         Ok(Some((org, holder, cost)))
     }
 
-    fn queue(&self, batch: Batch, is_removal: bool) -> Result<Receipt, StoreError> {
-        self.try_queue(batch, is_removal).inspect_err(|error| {
+    fn queue(&self, batch: Batch, kind: Kind) -> Result<Receipt, StoreError> {
+        self.try_queue(batch, kind).inspect_err(|error| {
             self.waiting.count_error(match error {
                 StoreError::Busy(_) => WriteError::Busy,
                 StoreError::NoRoom => WriteError::NoRoom,
@@ -221,16 +252,16 @@ impl Writer {
         })
     }
 
-    fn try_queue(&self, batch: Batch, is_removal: bool) -> Result<Receipt, StoreError> {
+    fn try_queue(&self, batch: Batch, kind: Kind) -> Result<Receipt, StoreError> {
         let (answer, answered) = oneshot::channel();
         let mut entry = self.entry.lock();
         let (bytes, waiting) = (batch.bytes(), self.waiting.bytes.load(Ordering::Relaxed));
-        self.room.admit_bytes(|| !is_removal && batch.adds(), bytes + waiting)?;
+        self.room.admit_bytes(|| kind != Kind::Removal && batch.adds(), bytes + waiting)?;
         let place = self.queue.try_reserve().map_err(|error| match error {
             mpsc::error::TrySendError::Full(()) => StoreError::BUSY,
             mpsc::error::TrySendError::Closed(()) => StoreError::Closed,
         })?;
-        let part = self.take_part(&mut entry, bytes).map_err(StoreError::Busy)?;
+        let part = self.take_part(&mut entry, bytes, kind).map_err(StoreError::Busy)?;
         let number = entry.next;
         entry.next += 1;
         self.waiting.bytes.fetch_add(bytes, Ordering::Relaxed);

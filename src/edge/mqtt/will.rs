@@ -13,7 +13,7 @@ use ::mqtt::packet;
 use ::mqtt::reason;
 use base::pool::{Pool, Pools};
 use base::shares::Shares;
-use base::{OrgId, Timestamp, limits, topic};
+use base::{OrgId, Timestamp, carried_on, limits, topic};
 use parking_lot::Mutex;
 use rules::directory::{End, PrincipalId, Session};
 use tokio::task::AbortHandle;
@@ -214,14 +214,14 @@ impl Wills {
                 // At once: the server may be stopping.
                 publish_message(&server, left.org, &left.session, &message);
             } else {
-                tokio::spawn(async move { left.publish(&server).await });
+                tokio::spawn(carried_on(async move { left.publish(&server).await }));
             }
             return;
         };
         let (later, name) = (left.clone(), owner.clone());
         let mut account = server.app.open_account(session, session.conn());
         account.set(bytes + limits::DELAYED_WILL_BYTES);
-        let task = tokio::spawn(async move {
+        let task = tokio::spawn(carried_on(async move {
             wait(delay, account).await;
             let done = later.done.clone();
             if !done.swap(true, Ordering::AcqRel) {
@@ -229,7 +229,7 @@ impl Wills {
             }
             server.wills.inner.lock().forget(&name, &done);
             drop(place);
-        });
+        }));
         let will = Waiting { left, task: task.abort_handle() };
         if let Some(former) = inner.waiting.insert(owner.clone(), will) {
             former.left.done.store(true, Ordering::Release);

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use base::pool::OverShare;
-use base::{FileId, OrgId, TicketId, Timestamp, limits};
+use base::{FileId, OrgId, TicketId, Timestamp, current_asker, limits, working_for};
 use bytes::Bytes;
 use rules::directory::PrincipalId;
 use store::StoreError;
@@ -91,7 +91,8 @@ impl Drop for Move {
 async fn offload<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TransferError> + Send + 'static,
 ) -> Result<T, TransferError> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let asker = current_asker();
+    let done = tokio::task::spawn_blocking(move || working_for(asker, work)).await;
     done.unwrap_or_else(|error| Err(TransferError::Disk(io::Error::other(error))))
 }
 
