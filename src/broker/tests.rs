@@ -309,6 +309,39 @@ async fn a_large_message_for_many_kept_sessions_is_stored_in_steps() {
 }
 
 #[tokio::test]
+async fn whoever_has_a_message_kept_gets_it_however_little_room_the_store_has_left() {
+    const MEBIBYTE: usize = 1024 * 1024;
+    let mut batch = Batch::default();
+    batch.put(Table::Meta, "large", vec![0; MEBIBYTE]);
+    let full = {
+        let rig = Rig::new();
+        let _closed_gate = rig.close_gate();
+        (0..).find(|_| rig.broker.submit(batch.clone()).is_err()).expect("a bound")
+    };
+    for left in 0..9 {
+        let rig = Arc::new(Rig::new());
+        let mut links = Vec::new();
+        for number in 0..4 {
+            let link = rig.begin(&number.to_string());
+            rig.subscribe(&link, "t", 1).await;
+            links.push(link);
+        }
+        let closed_gate = rig.close_gate();
+        (left..full).for_each(|_| drop(rig.broker.submit(batch.clone()).expect("room")));
+        let publishing = tokio::spawn({
+            let rig = rig.clone();
+            async move { rig.publish("t", &[0; MEBIBYTE], QoS::AtLeastOnce, true).await }
+        });
+        tokio::task::yield_now().await;
+        drop(closed_gate);
+        publishing.await.expect("published");
+        for link in &links {
+            assert_eq!(rig.take(link, 10).await.len(), 1, "{left}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_comes_while_the_store_is_behind_gets_what_waits() {
     let rig = Rig::new();
     let link = rig.begin("a");
