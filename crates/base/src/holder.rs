@@ -61,11 +61,9 @@ pub fn carried_on<F: Future>(work: F) -> impl Future<Output = F::Output> {
 }
 
 /// Work as a task of its own, for somebody.
-pub fn done_for<F: Future>(asker: Option<Asker>, work: F) -> impl Future<Output = F::Output> {
-    async move {
-        let mut work = pin!(work);
-        std::future::poll_fn(|cx| working_for(asker, || work.as_mut().poll(cx))).await
-    }
+pub async fn done_for<F: Future>(asker: Option<Asker>, work: F) -> F::Output {
+    let mut work = pin!(work);
+    std::future::poll_fn(|cx| working_for(asker, || work.as_mut().poll(cx))).await
 }
 
 #[cfg(test)]
