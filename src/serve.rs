@@ -893,6 +893,7 @@ async fn note_seconds(app: Arc<App>) {
     loop {
         ticks.tick().await;
         app.note_second();
+        app.memory.look();
     }
 }
 
@@ -922,7 +923,6 @@ async fn housekeeping(shared: Arc<Shared>) {
         if let Err(error) = shared.app.expire_mail(now).await {
             store::report(&error, "mails did not expire");
         }
-        shared.app.memory.look();
         release_memory(&shared.app, &mut released);
         if tick % SWEEP_EVERY == 0 && sweeping.as_ref().is_none_or(JoinHandle::is_finished) {
             let (app, expire) = (shared.app.clone(), now >= expire_at);

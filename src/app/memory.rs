@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
-use base::pool::{Pool, Pools};
+use base::pool::{MemoryUse, POOLS, Pool, Pools};
 use base::shares::Shares;
 use base::{ConnInfo, Holder, OrgId, limits};
 use futures_util::task::AtomicWaker;
@@ -133,22 +133,23 @@ impl Memory {
         Arc::new(Self { max, pools, short, state: Mutex::new(state) })
     }
 
-    /// The most ended sessions that are in memory, of so many.
-    pub(super) fn bound_history(&self, sessions: usize) -> usize {
-        let each = Pool::EndedSessions.info().memory;
-        let most = if self.max > 0 { self.max / 8 / each } else { u64::MAX };
-        sessions.min(usize::try_from(most).unwrap_or(usize::MAX))
+    /// The bound of a pool that takes memory of its own, which is at most this part of all.
+    pub(super) fn bound(&self, pool: Pool, part: u64, bound: usize) -> usize {
+        let bytes = pool.info().memory.bytes();
+        let most = if self.max > 0 { self.max / part / bytes.max(1) } else { u64::MAX };
+        bound.min(usize::try_from(most).unwrap_or(usize::MAX))
     }
 
     /// What connections may hold: what is not kept in memory, or taken by connections on which nothing
     /// waits.
     fn left(&self) -> u64 {
         let used = |pool| self.pools.usage(pool).used();
-        let makes_way = |pool: Pool| used(pool) * pool.info().memory;
-        let taken = used(Pool::KeptMemory)
-            + used(Pool::Connections) * limits::CONNECTION_BYTES
-            + makes_way(Pool::EndedSessions)
-            + makes_way(Pool::FileTickets);
+        let own = POOLS.iter().map(|(which, info)| match info.memory {
+            MemoryUse::Own(bytes) => used(*which) * bytes,
+            MemoryUse::Kept(_) | MemoryUse::None => 0,
+        });
+        let connections = used(Pool::Connections) * limits::CONNECTION_BYTES;
+        let taken = used(Pool::KeptMemory) + connections + own.sum::<u64>();
         // However many there are, those that hold something may have this.
         self.max.saturating_sub(taken).max(self.max / 8 * 3)
     }
@@ -397,9 +398,10 @@ mod tests {
 
     #[test]
     fn ended_sessions_are_no_more_than_a_part_of_it() {
+        let bound = |memory: &Memory, most| memory.bound(Pool::EndedSessions, 8, most);
         let (of_little, of_all) = (memory(8 * MEBIBYTE).0, memory(0).0);
-        assert_eq!((of_little.bound_history(100_000), of_little.bound_history(5)), (1024, 5));
-        assert_eq!(of_all.bound_history(100_000), 100_000);
+        assert_eq!((bound(&of_little, 100_000), bound(&of_little, 5)), (1024, 5));
+        assert_eq!(bound(&of_all, 100_000), 100_000);
     }
 
     #[test]

@@ -100,7 +100,14 @@ impl App {
         loading.done("records");
         let memory = Memory::new(config.limits.memory_bytes, &pools);
         let mut directory = directory_config(&config);
-        directory.history_max = memory.bound_history(directory.history_max);
+        directory.sessions_max = memory.bound(Pool::Sessions, 4, directory.sessions_max);
+        directory.history_max = memory.bound(Pool::EndedSessions, 8, directory.history_max);
+        if directory.sessions_max < config.limits.sessions {
+            tracing::warn!(
+                sessions = directory.sessions_max,
+                "limits.memory_bytes has room for fewer sessions than limits.sessions says"
+            );
+        }
         let sessions = DirectoryWriter::new(directory, &pools, now);
         if let Some(ttl_s) = idle::stored_ttl_s(store, config.sessions.max_age_s)? {
             sessions.set_ttl_s(ttl_s);

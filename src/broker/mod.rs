@@ -21,6 +21,13 @@
 mod kept;
 mod limits;
 mod message;
+/// Says that a change of a session was not stored for which nobody waits.
+fn log(submitted: Result<Receipt, StoreError>) {
+    if let Err(error) = submitted {
+        store::report(&error, "a change of an MQTT session was not stored");
+    }
+}
+
 #[cfg(test)]
 mod model;
 mod publishing;
@@ -496,7 +503,8 @@ impl Broker {
         {
             batch.delete(Table::MqttMessages, rows::message_key(session.number(), seq));
         }
-        self.submit_or_log(batch);
+        // It has its number already.
+        log(self.0.tables.submit_admitted(batch));
         drop(order);
     }
 
@@ -682,7 +690,7 @@ impl Broker {
             let order = org.order.lock();
             let mut batch = Batch::default();
             put_session(session, &session.lock(), &mut batch);
-            self.submit_or_log(batch);
+            self.remove_or_log(batch);
             drop(order);
             self.erase_later(session.number());
         }
@@ -785,10 +793,9 @@ impl Broker {
         }
     }
 
-    fn submit_or_log(&self, batch: Batch) {
-        if let Err(error) = self.0.tables.submit(batch) {
-            store::report(&error, "a change of an MQTT session was not stored");
-        }
+    /// Submits that something of a session has gone, which nobody can take back.
+    fn remove_or_log(&self, batch: Batch) {
+        log(self.0.tables.submit_removal(batch));
     }
 
     // Subscriptions.
@@ -860,8 +867,9 @@ impl Broker {
         true
     }
 
-    /// Has the retained messages come that a new subscription brings: those of a topic at once,
-    /// those under a filter with wildcards when what is returned is asked for.
+    /// Has the retained messages come that a new subscription brings: those of a topic at once if the
+    /// store has room, others, and those under a filter with wildcards, when what is returned is asked
+    /// for.
     ///
     /// # Errors
     /// The store failed.
@@ -875,8 +883,9 @@ impl Broker {
             return Ok(None);
         };
         if !filter.contains(['+', '#']) {
-            self.deliver_retained(session, subscription, [filter], now)?;
-            return Ok(None);
+            if self.deliver_retained(session, subscription, [filter], now)? {
+                return Ok(None);
+            }
         }
         let (filter, subscription) = (filter.into(), subscription.clone());
         let replay = Replay { filter, subscription, after: None };
@@ -892,7 +901,7 @@ impl Broker {
             // What was acknowledged, or came from this client, is seen.
             self.barrier().await?;
         }
-        while !self.has_room(0) {
+        while !self.has_room(limits::PAGE_BYTES) {
             tokio::time::sleep(bounds::STORE_ROOM_POLL).await;
         }
         Ok(())
@@ -911,22 +920,29 @@ impl Broker {
         let after = replay.after.as_deref();
         let page = self.0.retained.page(session.org(), &replay.filter, after, now)?;
         let names = page.messages.iter().map(Message::topic);
-        self.deliver_retained(session, &replay.subscription, names, now)?;
+        if !self.deliver_retained(session, &replay.subscription, names, now)? {
+            return Ok(Some(replay));
+        }
         replay.after = page.after;
         Ok(replay.after.is_some().then_some(replay))
     }
 
-    /// Delivers what is retained now of these topics: in the order in which others take its place, so
-    /// that none comes behind the one that took its place.
+    /// Delivers what is retained now of these topics, about a page: in the order in which others take
+    /// its place, so that none comes behind the one that took its place. False if the store has no room
+    /// for that now; then nothing is delivered.
     fn deliver_retained<'n>(
         &self,
         session: &Arc<Session>,
         subscription: &Subscription,
         names: impl IntoIterator<Item = &'n str>,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let org = self.org(session.org());
         let order = org.order.lock();
+        // Before anything is numbered.
+        if session.is_kept() && !self.has_room(limits::PAGE_BYTES) {
+            return Ok(false);
+        }
         let (mut batch, mut row) = (Batch::default(), Vec::new());
         for name in names {
             let Some(message) = self.0.retained.get(session.org(), name, now)? else { continue };
@@ -948,7 +964,7 @@ impl Broker {
         }
         drop(self.0.tables.submit_admitted(batch)?);
         drop(order);
-        Ok(())
+        Ok(true)
     }
 
     // Deliveries.
@@ -967,7 +983,7 @@ impl Broker {
             let mut batch = Batch::default();
             let key = rows::message_key(link.session.number(), 0);
             batch.put(Table::MqttMessages, key, sent.to_be_bytes());
-            self.submit_or_log(batch);
+            self.remove_or_log(batch);
         }
         taken
     }
@@ -1056,7 +1072,7 @@ impl Broker {
         if link.session.acknowledged(link.epoch, bytes) {
             let mut batch = Batch::default();
             batch.delete(Table::MqttMessages, rows::message_key(link.session.number(), seq));
-            self.submit_or_log(batch);
+            self.remove_or_log(batch);
         }
     }
 

@@ -194,9 +194,6 @@ impl Publishing {
     fn run(&mut self) -> Result<Option<Published>, StoreError> {
         if std::mem::take(&mut self.retains) {
             self.retain()?;
-            if self.waits() {
-                return Ok(None);
-            }
         }
         let mut steps = limits::FAN_OUT_STEP;
         while let Some(found) = self.matches.pop() {
@@ -209,6 +206,10 @@ impl Publishing {
             if steps == 0 && !self.matches.is_empty() {
                 return Ok(None);
             }
+        }
+        let has_rows = !self.kept.is_empty() || !self.batch.0.is_empty();
+        if has_rows && self.waits() {
+            return Ok(None);
         }
         self.keep()?;
         if !self.kept.is_empty() {
@@ -253,10 +254,11 @@ impl Publishing {
         self.stores && (!self.broker.has_room(self.step_bytes()) || writer.check().is_err())
     }
 
-    /// About what the next step submits: the message for as many as have it kept, or once to retain it.
+    /// About what the next step submits: the message once, to retain it or for one who may have it kept,
+    /// or for as many as do.
     fn step_bytes(&self) -> usize {
-        let row = self.message.topic().len() + self.message.payload().len() + limits::ROW_BYTES;
-        let rows = if self.retains { 1 } else { self.matches.len() + self.kept.len() };
+        let row = self.message.len() + limits::ROW_BYTES;
+        let rows = if self.retains || !self.matches.is_empty() { 1 } else { self.kept.len() };
         row * rows.clamp(1, rows_of_step(row)) + self.batch.bytes()
     }
 

@@ -200,7 +200,7 @@ impl Retained {
 
     /// Puts a message in the place of the one before, or removes that if the message is empty. Without
     /// room, a publisher that hears of it has changed nothing; with one that does not, the one before is
-    /// gone: it is no longer the last one. Called in the organisation's order.
+    /// gone: it is no longer the last one. Called in the organisation's order, when the store has room.
     pub(super) fn change(
         &self,
         org: OrgId,
@@ -244,16 +244,17 @@ impl Retained {
             }
             batch.put(Table::Retained, key, row);
         }
-        Ok((self.submit(batch, [change])?, unretained))
+        let submitted = self.tables.submit_admitted(batch);
+        Ok((self.settle(submitted, [change])?, unretained))
     }
 
-    /// Submits what is counted already; what the store does not take is not.
-    fn submit(
+    /// What is counted already, and was not taken by the store, does not count.
+    fn settle(
         &self,
-        batch: Batch,
+        submitted: Result<Receipt, StoreError>,
         changes: impl IntoIterator<Item = Change>,
     ) -> Result<Receipt, StoreError> {
-        self.tables.submit(batch).inspect_err(|_| {
+        submitted.inspect_err(|_| {
             let mut shares = self.shares.lock();
             changes.into_iter().for_each(|change| shares.undo(change));
         })
@@ -358,7 +359,7 @@ impl Retained {
         let over = found.filter(|row| read(row).is_none_or(|message| message.expired(now)));
         let change = over.and_then(|row| self.remove(key.to_vec(), &row, &mut batch));
         batch.delete(Table::RetainedEnds, end);
-        drop(self.submit(batch, change)?);
+        drop(self.settle(self.tables.submit(batch), change)?);
         Ok(())
     }
 
@@ -377,7 +378,7 @@ impl Retained {
                 changes.extend(self.remove(key, &row, &mut batch));
             }
         }
-        drop(self.submit(batch, changes)?);
+        drop(self.settle(self.tables.submit(batch), changes)?);
         Ok(last)
     }
 }

@@ -13,7 +13,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::pool::{MakesWay, OverShare, Pool, Pools, Usage, Whose};
+use crate::pool::{MakesWay, MemoryUse, OverShare, Pool, Pools, Usage, Whose};
 use crate::{ApplicationId, Holder, OrgId, PrincipalId, UserId};
 
 /// A pool, and who holds how much of it. `P` is a principal, or whoever acts in an organisation.
@@ -362,9 +362,12 @@ impl<P: Member> Shares<P> {
         self.holders.tenant(org).unwrap_or_else(|| self.pools.tenant_of(org))
     }
 
-    /// The memory that so much of it keeps for good: what makes way is bounded by its own pool.
-    fn memory_of(&self, amount: u64) -> u64 {
-        if self.stays() { amount.saturating_mul(self.pool.info().memory) } else { 0 }
+    /// The part of [`Pool::KeptMemory`] that so much of it takes.
+    const fn memory_of(&self, amount: u64) -> u64 {
+        match self.pool.info().memory {
+            MemoryUse::Kept(bytes) => amount.saturating_mul(bytes),
+            MemoryUse::Own(_) | MemoryUse::None => 0,
+        }
     }
 
     fn check(&self, org: OrgId, who: P, amount: u64) -> Result<(), OverShare> {
@@ -710,39 +713,41 @@ mod tests {
     #[test]
     fn who_fills_the_memory_leaves_room_for_others_in_every_pool() {
         let pools = with_memory(4096 * 1024);
-        let mut sessions = Shares::new(Pool::Sessions, 1_000_000, &pools);
+        let mut callers = Shares::new(Pool::Callers, 1_000_000, &pools);
         let mut mails = Shares::new(Pool::MailBytes, u64::MAX, &pools);
         // Half of it by one kind, the rest by another.
-        (0..2048).for_each(|_| sessions.take(org(1), 1, 1).expect("room"));
+        (0..2048).for_each(|_| callers.take(org(1), 1, 1).expect("room"));
         let over = loop {
             if let Err(over) = mails.take(org(1), 1, 512) {
                 break over;
             }
         };
         assert_eq!((over.pool, over.whose), (Pool::KeptMemory, Whose::Principal));
-        assert_eq!(sessions.take(org(1), 1, 1), Err(over));
-        assert_eq!(mails.held() + sessions.held() * 1024, 3375 * 1024);
+        assert_eq!(callers.take(org(1), 1, 1), Err(over));
+        assert_eq!(mails.held() + callers.held() * 1024, 3375 * 1024);
         assert_eq!(pools.usage(Pool::KeptMemory).used(), 3375 * 1024);
-        assert_eq!(fill(&mut sessions, org(1), 2), (225, Whose::Org));
-        assert_eq!(fill(&mut sessions, org(2), 1), (496, Whose::Everybody));
+        assert_eq!(fill(&mut callers, org(1), 2), (225, Whose::Org));
+        assert_eq!(fill(&mut callers, org(2), 1), (496, Whose::Everybody));
         let refused = |pool| pools.usage(pool).refused();
-        assert_eq!((refused(Pool::KeptMemory), refused(Pool::Sessions)), (4, 0));
+        assert_eq!((refused(Pool::KeptMemory), refused(Pool::Callers)), (4, 0));
         mails.give_back(org(1), 1, u64::MAX);
-        sessions.take(org(1), 1, 1).expect("room again");
-        sessions.give_back(org(1), 1, u64::MAX);
-        sessions.give_back(org(1), 2, u64::MAX);
-        sessions.give_back(org(2), 1, u64::MAX);
+        callers.take(org(1), 1, 1).expect("room again");
+        callers.give_back(org(1), 1, u64::MAX);
+        callers.give_back(org(1), 2, u64::MAX);
+        callers.give_back(org(2), 1, u64::MAX);
         assert_eq!(pools.usage(Pool::KeptMemory).used(), 0);
     }
 
     #[test]
-    fn what_makes_way_is_not_in_the_way_of_what_stays() {
+    fn what_has_a_bound_of_its_own_is_not_in_the_way_of_others() {
         let pools = with_memory(64 * 1024);
-        let mut ended = Shares::new(Pool::EndedSessions, 1000, &pools);
-        let mut sessions = Shares::new(Pool::Sessions, 1000, &pools);
-        assert_eq!(fill(&mut ended, org(1), 1).0, 1000);
-        assert!(fill(&mut sessions, org(1), 1).0 > 48);
-        assert_eq!(pools.usage(Pool::KeptMemory).used(), sessions.held() * 1024);
+        let mut callers = Shares::new(Pool::Callers, 1000, &pools);
+        assert!(fill(&mut callers, org(1), 1).0 > 48);
+        for pool in [Pool::Sessions, Pool::EndedSessions] {
+            let mut shares = Shares::new(pool, 1000, &pools);
+            assert!(fill(&mut shares, org(1), 1).0 > 800, "who has much of what is kept logs in");
+        }
+        assert_eq!(pools.usage(Pool::KeptMemory).used(), callers.held() * 1024);
     }
 
     #[test]

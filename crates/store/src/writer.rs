@@ -52,7 +52,7 @@ struct Entry {
 enum Kind {
     /// Whether disk and share have room.
     Ordinary,
-    /// Whether the share has: it takes something away though it puts a row.
+    /// Nothing: it is small, and takes something away though it puts a row.
     Removal,
     /// Whether the disk has: the share had when it was asked.
     Admitted,
@@ -186,10 +186,11 @@ impl Writer {
         self.queue(batch, Kind::Admitted)
     }
 
-    /// The same for a change that takes something away though it puts a row: below the mark, too.
+    /// The same for a small change that takes something away though it puts a row: below the mark, too,
+    /// and whatever others of the same share have in the queue.
     ///
     /// # Errors
-    /// As [`Writer::submit`].
+    /// As [`Writer::submit`]; not for the disk, nor for a share that is used up.
     pub fn submit_removal(&self, batch: Batch) -> Result<Receipt, StoreError> {
         self.queue(batch, Kind::Removal)
     }
@@ -231,13 +232,13 @@ impl Writer {
         bytes: usize,
         kind: Kind,
     ) -> Result<Option<Part>, OverShare> {
-        if self.is_uncounted() {
+        if self.is_uncounted() || kind == Kind::Removal {
             return Ok(None);
         }
         let ((org, holder), cost) = (owner(), cost(bytes));
         match kind {
             Kind::Admitted => entry.shares.hold(org, holder, cost),
-            Kind::Ordinary | Kind::Removal => entry.shares.take(org, holder, cost)?,
+            _ => entry.shares.take(org, holder, cost)?,
         }
         Ok(Some((org, holder, cost)))
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use ::mqtt::encode;
 use ::mqtt::packet::{Ack, Disconnect};
 use ::mqtt::{Packet, Publish, QoS, Version, reason};
-use base::{ConnInfo, OrgId, Timestamp, limits};
+use base::{ConnInfo, OrgId, Timestamp, carried_on, limits};
 use rules::directory::{Outbox, Principal, Push, Reason, Session};
 use store::{Batch, Receipt, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -904,7 +904,7 @@ impl LoggedIn {
         let (server, principal) = (server.clone(), self.principal.clone());
         let mut account = server.app.open_account(&self.session, self.session.conn());
         account.set(owed.bytes());
-        tokio::spawn(async move {
+        tokio::spawn(carried_on(async move {
             let mut poll_next = |cx: &mut Context<'_>| {
                 account.set_waker(cx.waker());
                 if account.is_over() {
@@ -922,7 +922,7 @@ impl LoggedIn {
                     });
                 }
             }
-        });
+        }));
     }
 }
 

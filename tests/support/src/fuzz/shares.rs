@@ -63,7 +63,7 @@ impl Model {
         }
         ABOVE.iter().for_each(|(below, above)| pools.add_org(org(*below), Some(org(*above))));
         let (max, stays) = (u64::from(size >> 1) * 3, size & 1 == 0);
-        let pool = if stays { Pool::Sessions } else { Pool::EndedSessions };
+        let pool = if stays { Pool::Subscriptions } else { Pool::EndedSessions };
         let shares = Shares::new(pool, max, &pools);
         Self { shares, pools, pool, max, stays, held: BTreeMap::new() }
     }
@@ -179,7 +179,8 @@ impl Model {
         }
         let used = |pool| self.pools.usage(pool).used();
         assert_eq!(used(self.pool), self.total());
-        assert_eq!(used(Pool::KeptMemory), self.total() * self.pool.info().memory);
+        let memory = if self.stays { self.pool.info().memory.bytes() } else { 0 };
+        assert_eq!(used(Pool::KeptMemory), self.total() * memory);
     }
 }
 
