@@ -3,12 +3,13 @@
 
 use std::collections::hash_map::HashMap;
 use std::collections::{HashSet, VecDeque};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use base::OrgId;
 use base::pool::{Pool, Pools};
-use base::shares::{Member, Shares};
+use base::shares::Shares;
 
 /// The networks of each `P`, of the organisation whose share they are.
 pub(super) struct KnownNetworks<P> {
@@ -17,7 +18,7 @@ pub(super) struct KnownNetworks<P> {
     shares: Shares<P>,
 }
 
-impl<P: Member> KnownNetworks<P> {
+impl<P: Copy + Ord + Hash> KnownNetworks<P> {
     /// None yet, and at most so many.
     pub(super) fn new(pool: Pool, max: usize, pools: &Arc<Pools>) -> Self {
         let shares = Shares::new(pool, max as u64, pools);

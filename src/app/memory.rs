@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
-use base::pool::{MemoryUse, POOLS, Pool, Pools};
+use base::pool::{Pool, Pools};
 use base::shares::Shares;
 use base::{ConnInfo, Holder, OrgId, limits};
 use futures_util::task::AtomicWaker;
@@ -123,9 +123,7 @@ impl Memory {
         if bytes.is_none() {
             tracing::info!(bytes = max, "memory that clients may have the server use");
         }
-        if max > 0 {
-            pools.usage(Pool::KeptMemory).set_max(max / 2);
-        }
+        pools.set_memory_bytes(max);
         let shares = Shares::new(Pool::Memory, max, pools);
         let state =
             State { shares, of: HashMap::new(), accounts: HashMap::new(), next: 0, leaving: 0 };
@@ -133,23 +131,10 @@ impl Memory {
         Arc::new(Self { max, pools, short, state: Mutex::new(state) })
     }
 
-    /// The bound of a pool that takes memory of its own, which is at most this part of all.
-    pub(super) fn bound(&self, pool: Pool, part: u64, bound: usize) -> usize {
-        let bytes = pool.info().memory.bytes();
-        let most = if self.max > 0 { self.max / part / bytes.max(1) } else { u64::MAX };
-        bound.min(usize::try_from(most).unwrap_or(usize::MAX))
-    }
-
-    /// What connections may hold: what is not kept in memory, or taken by connections on which nothing
-    /// waits.
+    /// What connections may hold: what no pool has taken, nor connections on which nothing waits.
     fn left(&self) -> u64 {
-        let used = |pool| self.pools.usage(pool).used();
-        let own = POOLS.iter().map(|(which, info)| match info.memory {
-            MemoryUse::Own(bytes) => used(*which) * bytes,
-            MemoryUse::Kept(_) | MemoryUse::None => 0,
-        });
-        let connections = used(Pool::Connections) * limits::CONNECTION_BYTES;
-        let taken = used(Pool::KeptMemory) + connections + own.sum::<u64>();
+        let connections = self.pools.usage(Pool::Connections).used() * limits::CONNECTION_BYTES;
+        let taken = self.pools.memory_taken().saturating_add(connections);
         // However many there are, those that hold something may have this.
         self.max.saturating_sub(taken).max(self.max / 8 * 3)
     }
@@ -394,14 +379,6 @@ mod tests {
         mails.hold(org, holder, 1000 * MEBIBYTE as u64);
         let accounts: Vec<_> = (10..30).map(|who| open(&memory, (4, who), MEBIBYTE)).collect();
         assert_eq!(accounts.iter().filter(|account| !account.is_over()).count(), 19);
-    }
-
-    #[test]
-    fn ended_sessions_are_no_more_than_a_part_of_it() {
-        let bound = |memory: &Memory, most| memory.bound(Pool::EndedSessions, 8, most);
-        let (of_little, of_all) = (memory(8 * MEBIBYTE).0, memory(0).0);
-        assert_eq!((bound(&of_little, 100_000), bound(&of_little, 5)), (1024, 5));
-        assert_eq!(bound(&of_all, 100_000), 100_000);
     }
 
     #[test]

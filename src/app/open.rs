@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use base::pool::{Pool, Pools};
+use base::pool::{POOLS, Pools};
 use base::{Clock, LastTime, TimeSource, Timestamp, chain, limits};
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -83,6 +83,8 @@ impl App {
     ) -> Result<Self, OpenError> {
         let mut loading = Loading::begin();
         let pools = Arc::<Pools>::default();
+        // Before there is any pool that is bounded by it.
+        let memory = Memory::new(config.limits.memory_bytes, &pools);
         let tables = Tables::new(store, config.server.durability, &pools);
         let store = tables.store();
         let stopped_at = housekeeping::last_time(store)?.map(LastTime::now);
@@ -98,17 +100,7 @@ impl App {
         let records = IdentityWriter::new(records);
         let token_uses = TokenUses::open(store, &records)?;
         loading.done("records");
-        let memory = Memory::new(config.limits.memory_bytes, &pools);
-        let mut directory = directory_config(&config);
-        directory.sessions_max = memory.bound(Pool::Sessions, 4, directory.sessions_max);
-        directory.history_max = memory.bound(Pool::EndedSessions, 8, directory.history_max);
-        if directory.sessions_max < config.limits.sessions {
-            tracing::warn!(
-                sessions = directory.sessions_max,
-                "limits.memory_bytes has room for fewer sessions than limits.sessions says"
-            );
-        }
-        let sessions = DirectoryWriter::new(directory, &pools, now);
+        let sessions = DirectoryWriter::new(directory_config(&config), &pools, now);
         if let Some(ttl_s) = idle::stored_ttl_s(store, config.sessions.max_age_s)? {
             sessions.set_ttl_s(ttl_s);
         }
@@ -226,13 +218,15 @@ impl App {
         };
         app.recover((stopped_at.unwrap_or(now), now), &mut loading)?;
         loading.log();
-        let kept = app.pools.usage(Pool::KeptMemory);
-        if kept.used() > kept.max() && kept.max() > 0 {
-            tracing::warn!(
-                bytes = kept.used(),
-                most = kept.max(),
-                "what is kept in memory is more than half of limits.memory_bytes: nothing is \
-                 added to it"
+        let bounded = POOLS.iter().filter_map(|(pool, info)| {
+            let most = app.pools.bound_by_memory(*pool)?;
+            (app.pools.usage(*pool).max() == most).then(|| format!("{} {}", most, info.unit))
+        });
+        let bounded = bounded.collect::<Vec<_>>().join(", ");
+        if !bounded.is_empty() {
+            tracing::info!(
+                bounded,
+                "no more of these fit into their parts of the memory (docs/limits.md)"
             );
         }
         Ok(app)

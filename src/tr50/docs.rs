@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use base::pool::{MakesWay, Max, MemoryUse, POOLS, PoolInfo};
+use base::pool::{MakesWay, Max, Memory, POOLS, PoolInfo};
 use base::{CODES, limits};
 
 use super::commands::{COMMANDS, not_configured};
@@ -139,9 +139,9 @@ pub fn limits_page() -> String {
          `tr50d_pool_used`, `tr50d_pool_limit`,\n`tr50d_pool_refused_total` (somebody got no more) and \
          `tr50d_pool_evicted_total` (somebody made way) with its name as the label `pool`;\nof \
          `sessions_of_login`, which every login has for itself, only the last two.\n\n\
-         Memory is what one of it takes, about, in bytes: a part of `kept_memory`, or bounded by its own \
-         pool. What has none\nthere is on the disk, is little, or counts in `memory`; connections have \
-         less by what all others take.\n\n\
+         Memory is what one takes, about, in bytes, and the part of `limits.memory_bytes` that all may take: \
+         there may be fewer than\nthe column before says. What has none there is on the disk, is little, or \
+         counts in `memory`; what the others take,\nconnections have less of.\n\n\
          | pool | what is counted | how much | memory | why | what makes way | who gets no more sees |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );
@@ -157,9 +157,8 @@ pub fn limits_page() -> String {
             MakesWay::Holder(what) => what,
         };
         let memory = match info.memory {
-            MemoryUse::None => String::new(),
-            MemoryUse::Kept(bytes) => format!("{bytes} of `kept_memory`"),
-            MemoryUse::Own(bytes) => bytes.to_string(),
+            None => String::new(),
+            Some(Memory { bytes, part }) => format!("{bytes}; 1/{part}"),
         };
         let PoolInfo { name, unit, reason, refused, .. } = info;
         let _ = writeln!(

@@ -21,7 +21,6 @@ pub mod histogram;
 mod holder;
 mod id;
 pub mod json;
-mod kept_memory;
 pub mod limits;
 mod origin;
 pub mod pool;

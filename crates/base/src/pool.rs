@@ -7,7 +7,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::kept_memory::KeptMemory;
 use crate::{Code, Failure, OrgId, limits};
 
 /// One row of the table of pools.
@@ -21,8 +20,8 @@ pub struct PoolInfo {
     pub max: Max,
     /// Why there is a bound.
     pub reason: &'static str,
-    /// The memory that it takes.
-    pub memory: MemoryUse,
+    /// The memory that it takes; none: no or little memory, or it counts for connections.
+    pub memory: Option<Memory>,
     /// What goes when it is used up.
     pub makes_way: MakesWay,
     /// What somebody sees who gets no more.
@@ -44,25 +43,13 @@ pub enum Max {
     Each(&'static str, u64),
 }
 
-/// The memory that a pool takes, about, in bytes for one of what is counted.
+/// The memory that a pool takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MemoryUse {
-    /// None or little, or it counts for connections.
-    None,
-    /// A part of [`Pool::KeptMemory`].
-    Kept(u64),
-    /// By its own bound no more than a part of `limits.memory_bytes`.
-    Own(u64),
-}
-
-impl MemoryUse {
-    /// Of one.
-    pub const fn bytes(self) -> u64 {
-        match self {
-            Self::None => 0,
-            Self::Kept(bytes) | Self::Own(bytes) => bytes,
-        }
-    }
+pub struct Memory {
+    /// Bytes for one of what is counted, about.
+    pub bytes: u64,
+    /// Of `limits.memory_bytes`, all of it is at most one in so many.
+    pub part: u64,
 }
 
 /// What goes when a pool is used up and somebody asks who is below the share.
@@ -145,9 +132,8 @@ pools! {
         name: "sessions",
         unit: "sessions",
         max: Max::Key("limits.sessions", 1_000_000),
-        reason: "Each live session takes about a kilobyte of memory: no more than a quarter of \
-                 `limits.memory_bytes`.",
-        memory: MemoryUse::Own(1024),
+        reason: "Each live session takes about a kilobyte of memory.",
+        memory: Some(Memory { bytes: 1024, part: 8 }),
         makes_way: MakesWay::Nobody,
         refused: "The login fails with -95011; MQTT 5: CONNACK 0x89, before: 3.",
     };
@@ -156,7 +142,7 @@ pools! {
         unit: "sessions of administrators for whom there is no other room",
         max: Max::Fixed(limits::ADMIN_SESSIONS),
         reason: "Who is to end sessions has to get in when there are as many as there may be.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "As with sessions.",
     };
@@ -165,7 +151,7 @@ pools! {
         unit: "sessions of one user or thing",
         max: Max::Each("limits.sessions_per_principal", 10_000),
         reason: "One login that starts sessions without end leaves room to the others of its organisation.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Holder("the oldest of its sessions over HTTP"),
         refused: "Of a login whose sessions are all bound to connections: -95011; MQTT 5: CONNACK 0x89, before: 3.",
     };
@@ -173,9 +159,8 @@ pools! {
         name: "ended_sessions",
         unit: "ended sessions",
         max: Max::Key("sessions.history_max", 100_000),
-        reason: "Ended sessions are in memory, about a kilobyte each, for the directory's lists: no more than \
-                 an eighth of `limits.memory_bytes`.",
-        memory: MemoryUse::Own(1024),
+        reason: "Ended sessions are in memory, about a kilobyte each, for the directory's lists.",
+        memory: Some(Memory { bytes: 1024, part: 32 }),
         makes_way: MakesWay::Holder("the oldest ended session"),
         refused: "Nothing: older ones are forgotten.",
     };
@@ -185,7 +170,7 @@ pools! {
         max: Max::Key("sessions.connection_history_max", 2_000_000),
         reason: "Ended sessions are on the disk for months, some 400 bytes each before compression. They \
                  are counted by organisation: of one's principals none has a share of its own.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Holder("the sessions that ended first, of the organisation with most"),
         refused: "Nothing: older ones are removed, and `session.list` with `asOf` says `truncated` then.",
     };
@@ -195,7 +180,7 @@ pools! {
         max: Max::Key("limits.broker_links", 1_000_000),
         reason: "The session of an MQTT client that subscribed takes a kilobyte or two of memory. Kept \
                  sessions, whose clients may be away, are among them.",
-        memory: MemoryUse::Kept(1536),
+        memory: Some(Memory { bytes: 1536, part: 6 }),
         makes_way: MakesWay::Nobody,
         refused: "The client goes on without: SUBACK 0x97, before MQTT 5: 0x80.",
     };
@@ -205,7 +190,7 @@ pools! {
         max: Max::Key("limits.subscriptions", 4_000_000),
         reason: "Each subscription of each MQTT session, to topics of things and replies, too, takes \
                  some hundred bytes of memory. One with a long filter counts as one for each 256 bytes.",
-        memory: MemoryUse::Kept(320),
+        memory: Some(Memory { bytes: 320, part: 6 }),
         makes_way: MakesWay::Nobody,
         refused: "SUBACK 0x97, before MQTT 5: 0x80.",
     };
@@ -216,7 +201,7 @@ pools! {
         reason: "Each different filter of an organisation (each member of a shared subscription) takes \
                  some hundred bytes beside its subscriptions, and counts as one for each 256 bytes. It is \
                  counted for the session that has it longest.",
-        memory: MemoryUse::Kept(320),
+        memory: Some(Memory { bytes: 320, part: 12 }),
         makes_way: MakesWay::Nobody,
         refused: "SUBACK 0x97, before MQTT 5: 0x80.",
     };
@@ -226,7 +211,7 @@ pools! {
         max: Max::Fixed(limits::WILDCARD_LEVELS_MAX),
         reason: "A publish looks at those that its topic passes: the levels of all filters with \
                  wildcards bound what it can cost. Of one organisation there are 150,000 at most.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "SUBACK 0x97, before MQTT 5: 0x80.",
     };
@@ -235,7 +220,7 @@ pools! {
         unit: "retained messages",
         max: Max::Key("limits.retained_messages", 5_000_000),
         reason: "They are on the disk, and counted at each start.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "The message goes to who is subscribed and is not retained: PUBACK or PUBREC 0x97. \
                   Before MQTT 5 and with QoS 0, where nobody can be told, the topic has none then; the \
@@ -246,7 +231,7 @@ pools! {
         unit: "bytes of retained messages",
         max: Max::Key("limits.retained_bytes", 1024 * 1024 * 1024),
         reason: "They are on the disk. One that takes the place of another adds what it is longer.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "As with retained_messages.",
     };
@@ -256,7 +241,7 @@ pools! {
         max: Max::Key("limits.kept_bytes", 16 * 1024 * 1024 * 1024),
         reason: "Messages with QoS 1 and 2 for clients that are away are on the disk, in each session in \
                  whole blocks of 4 KiB. They are counted for the client that they wait for.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "What comes for the client is lost to it, and counted in \
                   tr50d_broker_messages_dropped_total; the publisher sees nothing.",
@@ -266,7 +251,7 @@ pools! {
         unit: "connections",
         max: Max::Key("limits.connections", 100_000),
         reason: "Each is a file descriptor and some kilobytes of memory.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Holder(
             "of the address with most that have not logged in the oldest of those, or of the principal \
              with most over HTTP between two requests; without one, the one that was idle longest, ten a \
@@ -279,7 +264,7 @@ pools! {
         unit: "connections of administrators for which there is no other place",
         max: Max::Fixed(limits::ADMIN_CONNECTIONS),
         reason: "Who is to end connections has to get in when nobody makes way.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "As with connections.",
     };
@@ -289,23 +274,12 @@ pools! {
         max: Max::Auto("limits.memory_bytes", "half of what the machine or the cgroup has"),
         reason: "What peers do not read, what is worked on for them, and what the console's pages look at \
                  is in memory.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Holder(
             "the connection that holds most, from seven eighths on of what is not taken otherwise",
         ),
         refused: "Its connection closes; the session ends as `made_way`. A will that waits for its delay \
                   is published.",
-    };
-    KeptMemory: PoolInfo {
-        name: "kept_memory",
-        unit: "bytes of memory that is kept for others than connections",
-        max: Max::Auto("limits.memory_bytes", "half of it"),
-        reason: "Of these pools each has a bound of its own; all of them together may be more than the \
-                 machine has. What is kept counts by what it takes on the average; connections have the \
-                 rest.",
-        memory: MemoryUse::None,
-        makes_way: MakesWay::Nobody,
-        refused: "As with the pool of which somebody wanted more.",
     };
     Traces: PoolInfo {
         name: "traces",
@@ -313,7 +287,7 @@ pools! {
         max: Max::Fixed(limits::TRACES_MAX),
         reason: "The frames of each take up to a megabyte of memory until an hour after its end; they \
                  count in `memory`, too. One organisation has at most 16.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "-95018 for another `thing.trace`; before, the oldest of the organisation's that have \
                   ended are forgotten.",
@@ -323,7 +297,7 @@ pools! {
         unit: "wills that wait for their delay",
         max: Max::Fixed(limits::DELAYED_WILLS_MAX),
         reason: "Each is a message in memory, and a timer. Their bytes count in `memory`, too.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "Its will is published at once.",
     };
@@ -332,7 +306,7 @@ pools! {
         unit: "long commands that wait",
         max: Max::Fixed(limits::LONG_WORK_WAITING_MAX),
         reason: "Lists and searches that take long wait for a core; what waits for minutes is of no use.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Holder("the command that came last, before it has begun"),
         refused: "-95011.",
     };
@@ -343,7 +317,7 @@ pools! {
         reason: "All are in memory; a level of a topic filter of a role counts 128 bytes beside its text. \
                  An organisation counts for the one above it, which made it; what a user is in another \
                  organisation, or is invited to be, for that.",
-        memory: MemoryUse::Kept(1),
+        memory: Some(Memory { bytes: 1, part: 8 }),
         makes_way: MakesWay::Nobody,
         refused: "-95018 for what is added or grows.",
     };
@@ -353,7 +327,7 @@ pools! {
         max: Max::Key("limits.things", 10_000_000),
         reason: "Each thing takes about a kilobyte of the disk and, for searches, up to 600 bytes of \
                  memory; a backup and a migration read all of them.",
-        memory: MemoryUse::Kept(256),
+        memory: Some(Memory { bytes: 256, part: 4 }),
         makes_way: MakesWay::Nobody,
         refused: "-95018; the login of a device that would register itself fails with -95011 (MQTT 5: \
                   CONNACK 0x89, before: 3), and the trail says `full`. Things that are there log in.",
@@ -365,7 +339,7 @@ pools! {
         reason: "The first point of a new property, alarm or attribute makes a series, which stays on \
                  disk with its newest point until its thing is deleted. Of one thing there are 10,000 at \
                  most.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "-95018 for a point of a new series. Points of series that are there are taken, in \
                   the same batch, too.",
@@ -377,7 +351,7 @@ pools! {
         reason: "Changes wait in memory for a disk that is slower than they come. What comes while less \
                  than 64 MiB in less than 32,768 pieces wait is not counted; beyond, a change counts 2 KiB \
                  at least.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "-95011. A publish to an ordinary topic with QoS 1 or 2 waits, and with it what comes \
                   behind it on its connection.",
@@ -390,7 +364,7 @@ pools! {
                  sessions are on one disk. They are counted before compression; what a program before \
                  this pool has stored of the first three is not. What is removed counts for a minute or \
                  two more: it is on the disk still.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "-95018 for what is added or grows; files -95016 and HTTP 507; MQTT as with \
                   retained_messages and kept_bytes. With less than `server.min_free_bytes` on the disk \
@@ -401,7 +375,7 @@ pools! {
         unit: "bytes of mail that waits",
         max: Max::Fixed(limits::MAILS_BYTES_MAX),
         reason: "Mails that are not done are in memory.",
-        memory: MemoryUse::Kept(1),
+        memory: Some(Memory { bytes: 1, part: 16 }),
         makes_way: MakesWay::Nobody,
         refused: "-95011.",
     };
@@ -410,7 +384,7 @@ pools! {
         unit: "callers that wait for things' answers",
         max: Max::Fixed(limits::WAITING_CALLS_MAX),
         reason: "Each takes about a kilobyte of memory, for at most 300 seconds.",
-        memory: MemoryUse::Kept(1024),
+        memory: Some(Memory { bytes: 1024, part: 32 }),
         makes_way: MakesWay::Nobody,
         refused: "-95011.",
     };
@@ -420,7 +394,7 @@ pools! {
         max: Max::Auto("files.total_max_bytes", "half of the disk of server.data_dir"),
         reason: "Files, with what has come of uploads, are on the disk that everybody else needs, too; \
                  `files.org_max_bytes` bounds those of one organisation.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "-95016; HTTP: 507.",
     };
@@ -430,7 +404,7 @@ pools! {
         max: Max::Fixed(limits::FILE_TICKETS_MAX),
         reason: "Each takes 500 bytes to 3 kB of memory until it is used, for at most 300 seconds. One \
                  login has at most 1,000.",
-        memory: MemoryUse::Own(3072),
+        memory: Some(Memory { bytes: 3072, part: 32 }),
         makes_way: MakesWay::Holder("the oldest ticket without a transfer under way"),
         refused: "HTTP 404 with a ticket that made way; -95011 when all of one's own are in use, or one \
                   login has its 1,000.",
@@ -441,7 +415,7 @@ pools! {
         max: Max::Fixed(limits::FILE_TRANSFERS_MAX),
         reason: "Each takes a buffer of up to 256 kB and two file descriptors; of a small limit \
                  (`ulimit -Hn`) there are fewer. It counts for who asked for the ticket.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "HTTP 503; the ticket stays good.",
     };
@@ -451,7 +425,7 @@ pools! {
         max: Max::Fixed(limits::PASSWORD_QUEUE_MAX as u64),
         reason: "Each takes 30 ms of a core. Shared by networks (IPv4: addresses, IPv6: /64) and \
                  accounts, for nobody has logged in yet; one network has at most an eighth.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Holder("the login of an account that has never come from there, of the \
                  network or account with most"),
         refused: "The login fails with -95011.",
@@ -461,7 +435,7 @@ pools! {
         unit: "changes of passwords that wait",
         max: Max::Fixed(limits::PASSWORD_CHANGES_MAX as u64),
         reason: "Each takes 30 ms of a core. One user or thing has at most an eighth.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Holder("the last change that came, before it has begun"),
         refused: "-95011.",
     };
@@ -471,7 +445,7 @@ pools! {
         max: Max::Key("limits.unauthenticated_bytes", 67_108_864),
         reason: "They are in memory for whoever connects. Shared by networks, for nobody has logged in \
                  yet.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Holder("the half request that has waited longest, of the network with \
                  most"),
         refused: "The connection closes, or is not read on while others wait.",
@@ -481,7 +455,7 @@ pools! {
         unit: "tokens that are shown again",
         max: Max::Fixed(limits::MADE_TOKENS_MAX),
         reason: "Tokens that the server made are in memory for ten minutes, for who had them made.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Holder("the oldest token"),
         refused: "Nothing: `app.find` does not show it any more.",
     };
@@ -490,7 +464,7 @@ pools! {
         unit: "callers whose finds of taken names are counted",
         max: Max::Fixed(limits::TAKEN_NAMES_ASKERS_MAX),
         reason: "Each is counted in memory for a minute.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "-95010: who can't be counted finds no name.",
     };
@@ -500,7 +474,7 @@ pools! {
         max: Max::Fixed(limits::KNOWN_LOGINS_MAX as u64),
         reason: "Those come before strangers while others guess passwords; each takes some 100 to 400 \
                  bytes of memory.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Holder("the network from which a user came first"),
         refused: "Nothing, unless passwords are guessed: then one from there is a stranger's.",
     };
@@ -510,7 +484,7 @@ pools! {
         max: Max::Fixed(limits::TOKEN_NETWORKS_MAX as u64),
         reason: "Those log in while others guess tokens from the same network; each takes some 50 bytes \
                  of memory.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Holder("the network from which an application came first"),
         refused: "Nothing, unless many wrong tokens come from the same network: then -95008 for at most \
                   a minute.",
@@ -520,7 +494,7 @@ pools! {
         unit: "long lists of Element's dialect",
         max: Max::Fixed(limits::ELEMENT_LONG_ANSWERS_MAX),
         reason: "A list without pages may take 40 MB of memory until its peer has read it.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "HTTP 503.",
     };
@@ -530,7 +504,7 @@ pools! {
         max: Max::Fixed(limits::EVENT_READERS_MAX),
         reason: "Each event is looked at for each of them, and half a megabyte may wait for one that \
                  reads slowly.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "HTTP 503.",
     };
@@ -539,7 +513,7 @@ pools! {
         unit: "refusals that are told apart",
         max: Max::Fixed(limits::REFUSALS_COUNTED_MAX),
         reason: "Each takes about a kilobyte of memory until ten minutes after the last one.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "Nothing: the trail counts them together, with `others`.",
     };
@@ -549,7 +523,7 @@ pools! {
         max: Max::Fixed(limits::WEBHOOKS_MAX),
         reason: "Each may read every event, and is asked whether it wants it. It counts for who made or \
                  changed it last.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "-95018.",
     };
@@ -558,7 +532,7 @@ pools! {
         unit: "deliveries of webhooks under way",
         max: Max::Fixed(limits::WEBHOOK_DELIVERIES_MAX),
         reason: "Each holds a connection and a body of at most 256 kB for at most ten seconds.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Nobody,
         refused: "Nothing: the delivery waits for its turn; its events stay in the stream.",
     };
@@ -568,7 +542,7 @@ pools! {
         max: Max::Key("events.max_bytes", 1_073_741_824),
         reason: "Events are on the disk for years. Organisations share it; in each the newest stay, whoever \
                  caused them.",
-        memory: MemoryUse::None,
+        memory: None,
         makes_way: MakesWay::Holder(
             "the oldest events of methods, then of alarms, sessions, things, limits, then refusals, then the acts of administrators",
         ),
@@ -640,15 +614,16 @@ pub struct Pools {
     usages: Vec<Arc<Usage>>,
     /// Who got no more of what, and how often, since somebody took this.
     refused: Mutex<HashMap<(Pool, OrgId), u64>>,
-    memory: KeptMemory,
+    /// What all pools together may take of the memory; 0 is no limit.
+    memory_bytes: AtomicU64,
     above: RwLock<HashMap<OrgId, OrgId>>,
 }
 
 impl Default for Pools {
     fn default() -> Self {
-        let usages: Vec<Arc<Usage>> = POOLS.iter().map(|_| Arc::default()).collect();
-        let memory = KeptMemory::new(usages[Pool::KeptMemory as usize].clone());
-        Self { usages, refused: Mutex::default(), memory, above: RwLock::default() }
+        let usages = POOLS.iter().map(|_| Arc::default()).collect();
+        let memory_bytes = AtomicU64::new(0);
+        Self { usages, refused: Mutex::default(), memory_bytes, above: RwLock::default() }
     }
 }
 
@@ -658,8 +633,23 @@ impl Pools {
         &self.usages[pool as usize]
     }
 
-    pub(crate) const fn memory(&self) -> &KeptMemory {
-        &self.memory
+    /// Bounds what pools take of the memory that are made from now on; 0 is no limit.
+    pub fn set_memory_bytes(&self, bytes: u64) {
+        self.memory_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The most of a pool that its part of the memory has room for; none: as much as there is of it.
+    pub fn bound_by_memory(&self, pool: Pool) -> Option<u64> {
+        let bytes = Some(self.memory_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)?;
+        pool.info().memory.map(|takes| bytes / takes.part / takes.bytes)
+    }
+
+    /// The memory that pools take, about.
+    pub fn memory_taken(&self) -> u64 {
+        let taken = |(pool, info): &(Pool, PoolInfo)| {
+            info.memory.map_or(0, |takes| self.usage(*pool).used().saturating_mul(takes.bytes))
+        };
+        POOLS.iter().map(taken).fold(0, u64::saturating_add)
     }
 
     /// An organisation got no more of one.

@@ -5,12 +5,13 @@
 //! still on the disk.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Instant;
 use std::{fmt, mem};
 
 use base::pool::{OverShare, Pool, Pools};
-use base::shares::{Member, Shares, Whole};
+use base::shares::{Shares, Whole};
 use base::{OrgId, limits};
 use parking_lot::Mutex;
 
@@ -32,7 +33,7 @@ struct State<P> {
     since: Instant,
 }
 
-impl<P: Member> DiskShares<P> {
+impl<P: Copy + Ord + Hash> DiskShares<P> {
     /// Nobody holds anything of the disk with this room.
     pub fn new(room: &Arc<Room>, pools: &Arc<Pools>) -> Self {
         let shares = Shares::new(Pool::Disk, room.left(), pools).with_reserve(room.reserve());
@@ -86,7 +87,7 @@ impl<P: Member> DiskShares<P> {
 
 impl<P, Q> Whole<Q> for DiskShares<P>
 where
-    P: Member + fmt::Debug + Send + Sync,
+    P: Copy + Ord + Hash + fmt::Debug + Send + Sync,
     Q: Into<P>,
 {
     fn check(&self, org: OrgId, who: Q, amount: u64) -> Result<(), OverShare> {
@@ -102,7 +103,7 @@ where
     }
 }
 
-impl<P: Member> Default for DiskShares<P> {
+impl<P: Copy + Ord + Hash> Default for DiskShares<P> {
     /// Those of a disk without end.
     fn default() -> Self {
         Self::new(&Arc::default(), &Arc::default())

@@ -398,7 +398,7 @@ impl DirectoryWriter {
         if takes_over && let Some(reserved) = self.take_place_of_older(start) {
             return Ok(reserved);
         }
-        self.shares.lock().count_over(org, over);
+        self.shares.lock().count_refused(org);
         let may =
             start.access.is_administrators() && self.reserve.lock().take(org, principal, 1).is_ok();
         if may { Ok(true) } else { Err(Full::Sessions(over)) }

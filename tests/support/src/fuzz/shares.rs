@@ -48,7 +48,6 @@ type Holder = (u8, u8);
 struct Model {
     shares: Shares<u8>,
     pools: Arc<Pools>,
-    pool: Pool,
     max: u64,
     stays: bool,
     held: BTreeMap<Holder, u64>,
@@ -63,9 +62,9 @@ impl Model {
         }
         ABOVE.iter().for_each(|(below, above)| pools.add_org(org(*below), Some(org(*above))));
         let (max, stays) = (u64::from(size >> 1) * 3, size & 1 == 0);
-        let pool = if stays { Pool::Subscriptions } else { Pool::EndedSessions };
+        let pool = if stays { Pool::Sessions } else { Pool::LongWork };
         let shares = Shares::new(pool, max, &pools);
-        Self { shares, pools, pool, max, stays, held: BTreeMap::new() }
+        Self { shares, pools, max, stays, held: BTreeMap::new() }
     }
 
     fn step(&mut self, what: u8, who: Holder, amount: u64) {
@@ -177,10 +176,8 @@ impl Model {
             let own = self.held.iter().filter(|(holder, _)| holder.0 == number);
             assert_eq!(self.shares.held_by(org(number)), own.map(|(_, held)| held).sum::<u64>());
         }
-        let used = |pool| self.pools.usage(pool).used();
-        assert_eq!(used(self.pool), self.total());
-        let memory = if self.stays { self.pool.info().memory.bytes() } else { 0 };
-        assert_eq!(used(Pool::KeptMemory), self.total() * memory);
+        let pool = if self.stays { Pool::Sessions } else { Pool::LongWork };
+        assert_eq!(self.pools.usage(pool).used(), self.total());
     }
 }
 
