@@ -882,10 +882,10 @@ impl Broker {
         let Some(filter) = subscription.in_tree().filter(|filter| !topic::is_shared(filter)) else {
             return Ok(None);
         };
-        if !filter.contains(['+', '#']) {
-            if self.deliver_retained(session, subscription, [filter], now)? {
-                return Ok(None);
-            }
+        if !filter.contains(['+', '#'])
+            && self.deliver_retained(session, subscription, [filter], now)?
+        {
+            return Ok(None);
         }
         let (filter, subscription) = (filter.into(), subscription.clone());
         let replay = Replay { filter, subscription, after: None };
