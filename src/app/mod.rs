@@ -329,8 +329,8 @@ impl App {
         tokio::spawn(async move { self.offload(worker, work).await });
     }
 
-    /// Looks for what `key` says, as [`App::offload`] does other work: once for all who ask for it
-    /// before that begins.
+    /// Looks for what `key` says, as [`App::offload`] does other work: once for all that this worker asks
+    /// of it before that begins.
     ///
     /// # Errors
     ///
@@ -341,7 +341,7 @@ impl App {
         key: String,
         look: impl FnOnce() -> Found + Send + 'static,
     ) -> Found {
-        match self.shared_looks.ask(key) {
+        match self.shared_looks.ask(worker, key) {
             Asked::First(first) => self.offload(worker, move || first.look(look)).await?,
             Asked::Joined(found) => match found.await {
                 Ok(found) => found,

@@ -1,5 +1,6 @@
-//! Long looks that several ask for at once: who asks what waits already to be looked for gets the
-//! same answer. One that has begun is not joined, for it may have missed what its asker knows of.
+//! Long looks that are asked for several times at once: who asks what waits already to be looked for gets
+//! the same answer. One that has begun is not joined, for it may have missed what its asker knows of. Nor is
+//! that of another principal, which waits for a turn of that one: behind all that it has asked for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,18 +11,23 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
+use super::turns::Worker;
+
 /// What came of a look: a reply object, or why there is none.
 pub(crate) type Found = Result<Bytes, Failure>;
 
-/// The looks that have not begun, by what they look for, and who has joined each.
+/// For whom is looked, and for what.
+type Key = (Worker, Arc<str>);
+
+/// The looks that have not begun, and who has joined each.
 #[derive(Default)]
 pub(super) struct SharedLooks {
-    waiting: Mutex<HashMap<Arc<str>, Vec<oneshot::Sender<Found>>>>,
+    waiting: Mutex<HashMap<Key, Vec<oneshot::Sender<Found>>>>,
 }
 
 /// A look that is to begin: whoever asks the same until then has joined it.
 pub(super) struct Look {
-    key: Arc<str>,
+    key: Key,
     looks: Arc<SharedLooks>,
     has_begun: bool,
 }
@@ -36,14 +42,14 @@ pub(super) enum Asked {
 
 impl SharedLooks {
     /// Asks for what `key` says.
-    pub(super) fn ask(self: &Arc<Self>, key: String) -> Asked {
+    pub(super) fn ask(self: &Arc<Self>, worker: Worker, key: String) -> Asked {
         let mut waiting = self.waiting.lock();
-        if let Some(joined) = waiting.get_mut(key.as_str()) {
+        let key = (worker, key.into());
+        if let Some(joined) = waiting.get_mut(&key) {
             let (tell, told) = oneshot::channel();
             joined.push(tell);
             return Asked::Joined(told);
         }
-        let key: Arc<str> = key.into();
         waiting.insert(key.clone(), Vec::new());
         Asked::First(Look { key, looks: self.clone(), has_begun: false })
     }
@@ -87,6 +93,8 @@ pub(super) async fn tell<T: Clone>(joined: Vec<oneshot::Sender<T>>, found: T) {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use base::{OrgId, PrincipalId, UserId};
+
     use super::*;
 
     fn first(asked: Asked) -> Look {
@@ -96,34 +104,41 @@ mod tests {
         }
     }
 
+    fn ask(looks: &Arc<SharedLooks>, key: &str) -> Asked {
+        looks.ask(Worker::Server, key.into())
+    }
+
     #[tokio::test]
     async fn who_asks_before_it_begins_gets_the_same() {
         let looks = Arc::<SharedLooks>::default();
-        let look = first(looks.ask("a".into()));
-        let Asked::Joined(joined) = looks.ask("a".into()) else { panic!("it waits") };
-        let other = first(looks.ask("b".into()));
+        let look = first(ask(&looks, "a"));
+        let Asked::Joined(joined) = ask(&looks, "a") else { panic!("it waits") };
+        let other = first(ask(&looks, "b"));
+        let principal = PrincipalId::User(UserId::from_bytes([1; 12]));
+        let worker = Worker::Principal(OrgId::from_bytes([1; 12]), principal);
+        drop(first(looks.ask(worker, "a".into())));
         let found = look.look(|| {
             // Who asks now may know of what this look has passed by.
-            drop(first(looks.ask("a".into())));
+            drop(first(ask(&looks, "a")));
             Ok(Bytes::from_static(b"text"))
         });
         let got = joined.await.expect("it was looked for");
         assert_eq!((got, found.expect("found")), (Ok(Bytes::from("text")), "text".into()));
-        let Asked::Joined(joined) = looks.ask("b".into()) else { panic!("it waits") };
+        let Asked::Joined(joined) = ask(&looks, "b") else { panic!("it waits") };
         drop(other);
         assert!(joined.await.is_err(), "its turn was refused");
-        drop(first(looks.ask("b".into())));
+        drop(first(ask(&looks, "b")));
         assert!(looks.waiting.lock().is_empty());
     }
 
     #[tokio::test]
     async fn others_work_while_thousands_hear_of_it() {
         let looks = Arc::<SharedLooks>::default();
-        let look = first(looks.ask("a".into()));
+        let look = first(ask(&looks, "a"));
         let told = Arc::new(AtomicUsize::new(0));
         let mut asking = tokio::task::JoinSet::new();
         for _ in 0..1000 {
-            let Asked::Joined(joined) = looks.ask("a".into()) else { panic!("it waits") };
+            let Asked::Joined(joined) = ask(&looks, "a") else { panic!("it waits") };
             let told = told.clone();
             asking.spawn(async move {
                 joined.await.expect("told").expect("found");
