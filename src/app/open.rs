@@ -205,7 +205,7 @@ impl App {
             gzips: super::gzip::Gzips::new(cores),
             turns: Turns::new(cores, &pools),
             long_work: LongWork::new(cores),
-            large_replies: LargeReplies::new(threads(cores), &pools),
+            large_replies: LargeReplies::new(threads(cores)),
             log_level: OnceLock::new(),
             watched: Watched::default(),
             recorder: Recorder::new(&pools),

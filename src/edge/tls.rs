@@ -5,7 +5,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,9 +21,9 @@ use tokio::net::TcpStream;
 use tokio::time;
 use tokio_rustls::TlsAcceptor;
 
-use super::in_turn::in_turn;
+use super::in_turn::{Turns, in_turn};
 use super::{Stream, certificate};
-use crate::app::{ClientNames, Cores, RoundRobin, stranger};
+use crate::app::{ClientNames, Cores, stranger};
 use crate::config::{ClientLogin, Tls};
 
 /// A TLS configuration that can't be used; one sentence for the operator.
@@ -135,7 +134,7 @@ pub fn expiry_warning(files: &Tls, now: Timestamp) -> Option<String> {
 pub struct Acceptor {
     current: RwLock<Current>,
     /// Half of the cores work on handshakes: a storm of them leaves the others to those who are in.
-    turns: RoundRobin<IpAddr>,
+    turns: Turns,
 }
 
 /// What new connections get.
@@ -158,7 +157,7 @@ impl Acceptor {
     /// An acceptor as `[tls]` describes it.
     pub fn new(files: &Tls) -> Result<Self, TlsError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let turns = RoundRobin::new((cores / 2).max(1));
+        let turns = Turns::new((cores / 2).max(1));
         Ok(Self { current: RwLock::new(Current::read(files)?), turns })
     }
 

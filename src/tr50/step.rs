@@ -310,7 +310,7 @@ impl Call<'_> {
                 Ok(text.into())
             };
             let text = app.look_shared(worker, key, work).await?;
-            app.large_replies.wait(text.len(), worker).await;
+            app.large_replies.wait(text.len()).await;
             Ok((text.into(), Effects::default()))
         }))
     }
@@ -337,7 +337,7 @@ impl Call<'_> {
                 }
             };
             let written = app.offload(worker, work).await??;
-            app.large_replies.wait(written.0.len(), worker).await;
+            app.large_replies.wait(written.0.len()).await;
             Ok(written)
         }))
     }
