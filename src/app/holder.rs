@@ -3,6 +3,13 @@
 use base::{Asker, ConnInfo, Holder, STRANGERS};
 use rules::directory::Session;
 
+use super::connections::Home;
+
+/// A principal in its own organisation.
+pub(super) const fn at_home((org, principal): Home) -> Asker {
+    (org, Holder::Principal(principal))
+}
+
 /// The asker with this session.
 pub fn asker(session: &Session) -> Asker {
     (session.org_id(), Holder::Principal(session.who().principal_id()))

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use base::pool::OverShare;
 use base::{
-    Code, ConnInfo, Door, Failure, Holder, Protocol, SessionId, ThingDefId, ThingId, ThingKey,
-    Timestamp, UserAgent, beginning, limits, working_for,
+    Code, ConnInfo, Door, Failure, Protocol, SessionId, ThingDefId, ThingId, ThingKey, Timestamp,
+    UserAgent, beginning, limits, working_for,
 };
 use rules::directory::{
     End, Full, Lifetime, Link, Outbox, Principal, PrincipalId, Reason, Session, Start, Who,
@@ -19,6 +19,7 @@ use super::App;
 use super::bearer::Bearer;
 use super::certificates::Proof;
 use super::connections::{NoPlace, Place};
+use super::holder::at_home;
 use super::login_rates::{LoginBegun, TooManyLogins, Wish};
 use super::refused::{Claim, LoginPeer};
 use super::second_factor::{CodeBy, same_login};
@@ -220,9 +221,8 @@ impl App {
             self.follow_start(&session, now)?;
             Ok((session, place))
         };
-        let (org, principal) = Self::home_of(&who);
-        let asker = Some((org, Holder::Principal(principal)));
-        let started = registered.and_then(|done| working_for(asker, || start(done)));
+        let asker = at_home(Self::home_of(&who));
+        let started = registered.and_then(|done| working_for(Some(asker), || start(done)));
         self.note_outcome(started.as_ref().map(|_| ()), &who, peer, now);
         started
     }
@@ -274,7 +274,7 @@ impl App {
             self.count_asker(&conn, home, who.name())?;
             self.start_admitted(admitted, from, now).await
         };
-        let started = self.cores.work(Some((home.0, Holder::Principal(home.1))), start).await;
+        let started = self.cores.work(Some(at_home(home)), start).await;
         self.note_outcome(started.as_ref().map(|_| ()), &who, peer, now);
         started
     }
@@ -759,8 +759,7 @@ impl App {
     /// comes of it: a login that is refused is work, too.
     async fn wait_in_turn(&self, token: &str) {
         let Some(application) = self.records.application_by_token(token) else { return };
-        let principal = PrincipalId::Application(application.id);
-        let asker = (application.org, Holder::Principal(principal));
+        let asker = at_home((application.org, PrincipalId::Application(application.id)));
         self.cores.note(asker, limits::LOGIN_WORK);
         drop(self.cores.clone().turn(asker).await);
     }
@@ -785,8 +784,7 @@ impl App {
             let made = (Kind::ThingCreated, thing);
             numbered = Some(self.add_thing_event(batch, made, &application.name, shown));
         };
-        let holder = Holder::Principal(PrincipalId::Application(application.id));
-        let asker = (application.org, holder);
+        let asker = at_home((application.org, PrincipalId::Application(application.id)));
         let found = working_for(Some(asker), || {
             self.things.log_in(&application, key, app_id, (now, shown), fresh, registers)
         });

@@ -102,6 +102,17 @@ impl Rig {
         self.broker.store_session(&link.session).expect("room").await.expect("stored");
     }
 
+    /// So many that have subscribed to `t` with QoS 1.
+    async fn subscribers(&self, count: usize) -> Vec<Link> {
+        let mut links = Vec::new();
+        for number in 0..count {
+            let link = self.begin(&number.to_string());
+            self.subscribe(&link, "t", 1).await;
+            links.push(link);
+        }
+        links
+    }
+
     /// Publishes; the acknowledgement may be sent when the receipt resolves.
     pub(super) async fn publish(&self, topic: &str, payload: &[u8], qos: QoS, retain: bool) {
         let properties = PublishProperties::default();
@@ -285,12 +296,7 @@ async fn an_acknowledgement_on_a_former_connection_takes_nothing_from_the_next()
 #[tokio::test]
 async fn a_large_message_for_many_kept_sessions_is_stored_in_steps() {
     let rig = Arc::new(Rig::new());
-    let mut links = Vec::new();
-    for number in 0..60 {
-        let link = rig.begin(&number.to_string());
-        rig.subscribe(&link, "t", 1).await;
-        links.push(link);
-    }
+    let links = rig.subscribers(60).await;
     let closed_gate = rig.close_gate();
     let mut before = Batch::default();
     before.put(Table::Meta, "before", "");
@@ -320,12 +326,7 @@ async fn whoever_has_a_message_kept_gets_it_however_little_room_the_store_has_le
     };
     for left in 0..9 {
         let rig = Arc::new(Rig::new());
-        let mut links = Vec::new();
-        for number in 0..4 {
-            let link = rig.begin(&number.to_string());
-            rig.subscribe(&link, "t", 1).await;
-            links.push(link);
-        }
+        let links = rig.subscribers(4).await;
         let closed_gate = rig.close_gate();
         (left..full).for_each(|_| drop(rig.broker.submit(batch.clone()).expect("room")));
         let publishing = tokio::spawn({
