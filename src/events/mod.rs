@@ -378,7 +378,10 @@ impl Events {
         let rows_of_refusals = (class == Class::Refusals).then(|| self.refusal_rows.lock());
         let prefix = sum_key(class, org);
         let step = limits::EVENTS_TRIMMED_STEP;
-        let rows = self.tables.scan_prefix(Table::Events, &prefix, None, step)?;
+        let trimmed = self.state.lock().ranges.get(&(class, org)).map_or(0, |range| range.trimmed);
+        // What was removed may not be committed yet: it is not to be found again.
+        let after = key(class, org, trimmed);
+        let rows = self.tables.scan_prefix(Table::Events, &prefix, Some(&after), step)?;
         let mut batch = Batch::default();
         let (mut freed, mut upto) = (0, 0);
         for (key, value) in rows {
@@ -403,6 +406,7 @@ impl Events {
         if let Err(error) = self.tables.submit(batch) {
             if let Some(range) = state.ranges.get_mut(&(class, org)) {
                 range.bytes += freed;
+                range.trimmed = trimmed;
             }
             return Err(error);
         }

@@ -386,9 +386,9 @@ async fn without_room_the_greedy_lose_their_oldest() {
         let class = if number < 40 { Class::Administration } else { Class::Refusals };
         put(&tables, &events, new(class, &[1], &format!("flood {number}"), NOW)).await;
         if number % 100 == 99 {
-            while events.trim(|org| org).expect("removed") {
-                tables.writer().barrier().expect("room").await.expect("stored");
-            }
+            // What one step removes may not be committed when the next begins.
+            while events.trim(|org| org).expect("removed") {}
+            tables.writer().barrier().expect("room").await.expect("stored");
             check_bytes(&events, &store);
         }
     }
