@@ -866,11 +866,13 @@ pub fn login_failure(error: &LoginError) -> Failure {
     }
 }
 
-/// The failure of any request of a peer whose address has as many connections as it may.
+/// What a peer is told whose address has as many connections as it may.
+pub const ADDRESS_FULL: &str = "The server is full for your address: limits.connections_per_address, or \
+                                nine tenths of limits.connections, is reached; try again.";
+
+/// The failure of any request of such a peer.
 pub fn address_full() -> Failure {
-    let sentence = "The server is full for your address: limits.connections_per_address, or nine \
-                    tenths of limits.connections, is reached; try again.";
-    Failure::new(Code::BUSY, sentence)
+    Failure::new(Code::BUSY, ADDRESS_FULL)
 }
 
 /// What a change of a password says when it can't be made now.

@@ -16,7 +16,7 @@ use super::MqttServer;
 use super::client::Done;
 use super::logged_in::{ConnectOptions, LoggedIn};
 use super::will::Will;
-use crate::app::{Arrival, Credentials, LoginCause, LoginError};
+use crate::app::{ADDRESS_FULL, Arrival, Credentials, LoginCause, LoginError};
 use crate::broker::Owner;
 use crate::random::random;
 
@@ -295,8 +295,10 @@ pub(super) fn refuse(version: Version, code: u8, why: Option<&str>, out: &mut Ve
 }
 
 /// Appends the CONNACK of a server that has no room for another connection of the peer's address.
-pub(super) fn refuse_full(version: Version, out: &mut Vec<u8>) {
-    refuse(version, reason::SERVER_BUSY, None, out);
+pub(super) fn refuse_full(packet: &Connect<'_>, out: &mut Vec<u8>) {
+    let wants_words = packet.properties.request_problem_info.unwrap_or(true);
+    let why = (packet.version == Version::V5 && wants_words).then_some(ADDRESS_FULL);
+    refuse(packet.version, reason::SERVER_BUSY, why, out);
 }
 
 /// Which limit a login has reached, and whose, or that it is disabled; none if it failed for
