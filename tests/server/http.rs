@@ -308,6 +308,10 @@ async fn the_portals_rest_style_is_served() {
         serde_json::from_str(&form("/rest/_/session.list/", "", &list).await).expect("JSON");
     assert_eq!(listed["params"]["count"], 2, "{listed}");
     assert_eq!(listed["params"]["result"].as_array().map(Vec::len), Some(1));
+    // Of a hundred thousand fields most are not looked at.
+    let many: String = (0..100_000).map(|number| format!("&a{number}")).collect();
+    let many = form("/rest/_/session.list", "", &format!("sessionId={id}{many}")).await;
+    assert_eq!(many, failure!(-95005, "\\\"params\\\" must be an object."));
     let gone = form("/rest/_/session.list/", "", "sessionId=000000000000000000000000").await;
     assert_eq!(gone, SESSION_GONE);
     assert_eq!(form("/rest/_/diag.ping", "", "").await, SESSION_MISSING);

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use base::limits;
 use bytes::Bytes;
 use futures_util::stream;
 use multer::Multipart;
@@ -45,8 +46,10 @@ impl Fields {
         (Self(fields), file)
     }
 
+    /// The fields of a text; of more than any page has, those that come first.
     pub(super) fn read(text: &[u8]) -> Self {
-        Self(form_urlencoded::parse(text).into_owned().collect())
+        let fields = form_urlencoded::parse(text).into_owned();
+        Self(fields.take(limits::COMMANDS_PER_REQUEST).collect())
     }
 
     /// The value of a field that is not empty.

@@ -1,7 +1,7 @@
 //! The portal's REST style (`docs/protocol/tr50.md` 1.3, "REST, portal style"): the command in the
 //! path, its parameters as the fields of a form.
 
-use base::utf8;
+use base::{limits, utf8};
 use percent_encoding::{percent_decode, percent_decode_str};
 
 use crate::tr50::over_http::Fields;
@@ -33,10 +33,11 @@ pub(super) fn command_name(segment: &str) -> Option<String> {
 }
 
 /// The name and value of each field, in the order of the form. What is no triple like `%41` stays.
-/// What is not UTF-8 is read as in JSON; `form_urlencoded` reads a cut character otherwise.
+/// What is not UTF-8 is read as in JSON; `form_urlencoded` reads a cut character otherwise. Of more
+/// than a command may have, one more: enough to be refused.
 fn pairs(form: &[u8]) -> impl Iterator<Item = (String, String)> {
     let pairs = form.trim_ascii().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| {
+    pairs.take(limits::COMMANDS_PER_REQUEST + 1).map(|pair| {
         let mut parts = pair.splitn(2, |byte| *byte == b'=');
         let mut part = || {
             let raw = parts.next().unwrap_or_default();
