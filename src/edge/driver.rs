@@ -637,6 +637,7 @@ impl<P: Peer> Connection<P> {
             let part = rest.get(..most).unwrap_or(rest);
             let count = self.peer.receive(part, now, output, &mut self.owed)?;
             used += count;
+            self.owed.note_blocked(count);
             self.looked = part.len() - count;
             let is_full = output.len() >= limits::PASS_WRITE_BYTES;
             if is_full || self.owed.is_blocked() || part.len() == rest.len() {

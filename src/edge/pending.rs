@@ -23,6 +23,8 @@ pub type Work<D> = Pin<Box<dyn Future<Output = D> + Send>>;
 pub struct Pending<F: Future> {
     /// What the next bytes wait for.
     work: Option<Work<F::Output>>,
+    /// Bytes that came with it.
+    work_bytes: u32,
     others: Option<Box<Others<F>>>,
 }
 
@@ -142,7 +144,7 @@ impl<F: Future<Output: Held> + Unpin> Others<F> {
 
 impl<F: Future> Default for Pending<F> {
     fn default() -> Self {
-        Self { work: None, others: None }
+        Self { work: None, work_bytes: 0, others: None }
     }
 }
 
@@ -158,14 +160,22 @@ impl<F: Future + Unpin> Pending<F> {
         self.work = Some(work);
     }
 
-    /// Bytes that are held for those that are promised, and for the promises themselves.
+    /// Notes how many bytes came with the work that the next bytes wait for, which holds them.
+    pub(super) fn note_blocked(&mut self, bytes: usize) {
+        if self.is_blocked() {
+            self.work_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Bytes that are held by what the next bytes wait for, and for those that are promised, and for the
+    /// promises themselves.
     pub fn bytes(&self) -> usize {
         let held = |others: &Others<F>| {
             let aside = others.aside.len();
             let promises = (others.len() - aside) * limits::PROMISE_BYTES;
             others.bytes + promises + aside * limits::PROMISE_ASIDE_BYTES
         };
-        self.others.as_deref().map_or(0, held)
+        self.work_bytes as usize + self.others.as_deref().map_or(0, held)
     }
 
     /// Whether one more may be promised that holds so many bytes: a client that sends faster than
@@ -212,7 +222,7 @@ impl<F: Future + Unpin> Pending<F> {
         let Some(work) = &mut self.work else { return Poll::Ready(None) };
         let polled = work.as_mut().poll(cx).map(Some);
         if polled.is_ready() {
-            self.work = None;
+            (self.work, self.work_bytes) = (None, 0);
         }
         polled
     }
