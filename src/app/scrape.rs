@@ -13,7 +13,6 @@ impl App {
         metrics.store_room(room.condition() == Condition::Good, room.free(), room.mark());
         metrics.store_bytes(&self.tables.store().disk_bytes());
         metrics.store_writer(self.tables.writer());
-        metrics.pools(&self.pools);
         metrics.unauthenticated(self.unauthenticated.bytes());
         let (mails, callers) = self.mailbox.counts();
         metrics.mailbox(mails, callers);
@@ -21,6 +20,8 @@ impl App {
         metrics.files(moving, bytes);
         metrics.topics(&self.broker.load());
         metrics.events(&self.events.load());
+        // What was counted just now is in these.
+        metrics.pools(&self.pools);
         let webhooks = self.webhook_load();
         metrics.webhooks(webhooks.lag, [webhooks.failing, webhooks.switched_off]);
         let commits = self.tables.writer().commit_times().times();
