@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::{Code, Failure, SessionRef, Timestamp, excerpt, limits};
+use base::{Code, Failure, STRANGERS, SessionRef, Timestamp, excerpt, limits};
 use rules::directory::{Event, Events, Full, Lifetime, Reason, Session, Start};
 use rules::identity::model::User;
 use rules::identity::{Record, RecordChange, RecordChanges};
@@ -186,7 +186,8 @@ impl App {
             (work(), begun.elapsed())
         };
         let (done, took) = self.offload(worker, timed).await?;
-        self.pace.wait(thought.max(took)).await;
+        let tenant = worker.asker().map_or(STRANGERS, |(org, _)| self.pools.tenant_of(org));
+        self.pace.wait(tenant, thought.max(took)).await;
         Ok(done)
     }
 
@@ -231,6 +232,7 @@ impl App {
     /// Ends every session that is bound to a connection; the connections close.
     pub fn end_bound(&self, now: Timestamp) {
         self.pace.stop();
+        self.readers_pace.stop();
         let mut sessions = self.sessions.all();
         sessions.retain(|session| session.lifetime() == Lifetime::Connection);
         self.note_stop(sessions.iter().map(|session| session.org_id()), now);

@@ -210,7 +210,7 @@ impl Goodbyes {
                 let ended: Vec<_> = self.ended.iter().filter(bound).cloned().collect();
                 runtime.spawn(async move {
                     for ended in &ended {
-                        pace.wait(limits::CLOSE_WORK).await;
+                        pace.wait(ended.0.org_id(), limits::CLOSE_WORK).await;
                         close(ended);
                     }
                 });

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use base::{OrgId, limits};
+use base::{OrgId, STRANGERS, limits};
 use mqtt::{PublishProperties, QoS};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -88,12 +88,12 @@ impl App {
                         }
                     }
                     if work > limits::EVENT_TURN_WORK {
-                        self.pace.wait(std::mem::take(&mut work)).await;
+                        self.readers_pace.wait(STRANGERS, std::mem::take(&mut work)).await;
                         // Those who got them write them before there are more.
                         tokio::task::yield_now().await;
                     }
                 }
-                self.pace.wait(work).await;
+                self.readers_pace.wait(STRANGERS, work).await;
             }
         }
     }

@@ -67,6 +67,11 @@ impl Following {
         }
     }
 
+    async fn wait_for_turn(&self, work: Duration) {
+        let tenant = self.app.pools.tenant_of(self.place.org());
+        self.app.readers_pace.wait(tenant, work).await;
+    }
+
     /// The next bytes for the reader; none at the end: its session, the right to events or the server
     /// has ended, or the store failed.
     pub async fn next(&mut self) -> Option<Bytes> {
@@ -85,13 +90,13 @@ impl Following {
             let work = limits::EVENT_PIECE_WORK + limits::EVENT_SENT_WORK * piece.events;
             if !piece.text.is_empty() {
                 // Others first: whoever reads events waits for them.
-                self.app.pace.wait(work).await;
+                self.wait_for_turn(work).await;
                 self.beat_at = Instant::now() + limits::EVENT_HEARTBEAT;
                 self.flows = !piece.more;
                 return Some(piece.text);
             }
             if piece.more {
-                self.app.pace.wait(work).await;
+                self.wait_for_turn(work).await;
                 continue;
             }
             tokio::select! {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use base::{Failure, Jump, LastTime, Timestamp, limits};
+use base::{Failure, Jump, LastTime, STRANGERS, Timestamp, limits};
 use rules::directory::{Event, Session};
 use store::{Batch, Receipt, Store, StoreError, Table};
 
@@ -52,7 +52,7 @@ impl App {
             let ended = limits::END_WORK * events.iter().count() as u32;
             // A core that others use, too, takes longer than is thought.
             let work = limits::CLOSE_WORK * closed + ended.max(begun.elapsed());
-            self.pace.wait(work).await;
+            self.pace.wait(STRANGERS, work).await;
         }
         // What ended together is too old together, and nobody ends or begins while it goes.
         let mut more = true;
@@ -61,7 +61,7 @@ impl App {
             let forgotten = self.sessions.prune(now, limits::ENDED_STEP);
             self.notify(&forgotten);
             more = forgotten.len() == limits::ENDED_STEP;
-            self.pace.wait(begun.elapsed()).await;
+            self.pace.wait(STRANGERS, begun.elapsed()).await;
         }
         self.forget_tokens(now);
         self.second_factors.expire(now);
@@ -73,7 +73,7 @@ impl App {
         while more {
             let begun = tokio::time::Instant::now();
             more = self.broker.expire_sessions(now, limits::ENDED_STEP);
-            self.pace.wait(begun.elapsed()).await;
+            self.pace.wait(STRANGERS, begun.elapsed()).await;
         }
         let broker = self.broker.clone();
         let expired = tokio::task::spawn_blocking(move || broker.expire_retained(now)).await;

@@ -102,7 +102,9 @@ pub use following::Following;
 pub use gzip::deflated;
 pub use holder::{asker, stranger};
 pub use large_replies::LargeReplies;
-pub use login::{Arrival, Credentials, LoginError, LoginFrom, address_full, login_failure};
+pub use login::{
+    ADDRESS_FULL, Arrival, Credentials, LoginError, LoginFrom, address_full, login_failure,
+};
 pub use login_rates::TooManyLogins;
 pub use long_answers::{LongAnswerPlace, LongAnswers};
 pub use memory::{Account, Memory, Part, Payer, SharedAccount};
@@ -220,6 +222,8 @@ pub struct App {
     pub pools: Arc<Pools>,
     /// Turns of what comes all at once and nobody waits for.
     pub pace: Arc<Pace>,
+    /// The same for those who read events, who do not wait behind ends.
+    readers_pace: Pace,
     /// Places for long answers that are compressed.
     gzips: gzip::Gzips,
     /// Turns of [`App::offload`].

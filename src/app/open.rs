@@ -215,6 +215,7 @@ impl App {
             followed: Arc::default(),
             pools,
             pace: Arc::new(Pace::new(cores)),
+            readers_pace: Pace::new(cores),
         };
         app.recover((stopped_at.unwrap_or(now), now), &mut loading)?;
         loading.log();

@@ -81,6 +81,13 @@ pub struct EventReaderPlace {
     payer: (OrgId, PrincipalId),
 }
 
+impl EventReaderPlace {
+    /// Where the reader is.
+    pub(super) const fn org(&self) -> OrgId {
+        self.payer.0
+    }
+}
+
 impl EventReaders {
     pub(super) fn new(pools: &Arc<Pools>) -> Arc<Self> {
         let most = limits::EVENT_READERS_MAX;

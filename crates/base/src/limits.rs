@@ -17,6 +17,10 @@ pub const LOGINS_PER_REQUEST: usize = 10;
 /// of 10,000 sessions, the most that can be asked for, fits.
 pub const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// The same for commands that wait for a device, maybe for minutes: a thousand requests of one
+/// connection may hold so much meanwhile.
+pub const REPLY_BYTES_BEFORE_DEVICE: usize = 256 * 1024;
+
 /// Time from accept to a finished login (CONNECT, first line, request head). libtr50 waits 5 s for
 /// its CONNACK, a modem on a slow link needs several round trips for TLS.
 pub const LOGIN_WAIT: Duration = Duration::from_secs(15);
@@ -486,6 +490,12 @@ pub const PACED_STRETCH: f64 = 2.0;
 /// How far ahead of its turn such work may begin: what is little begins at once.
 pub const PACED_AT_ONCE: Duration = Duration::from_millis(2);
 
+/// What a tenant may have of such work at a time before it goes behind that of others.
+pub const PACED_LITTLE: Duration = Duration::from_millis(10);
+
+/// Tenants of which that is known; who has had its turns is forgotten beyond.
+pub const PACED_TENANTS: usize = 1024;
+
 /// Logins and organisations whose commands of the current second are remembered though nobody has a
 /// session, about a megabyte; above it, whoever ends a session begins anew.
 pub const WINDOWS_KEPT_MAX: usize = 10_000;
@@ -745,8 +755,16 @@ pub const ORG_WILDCARD_LEVELS_MAX: u64 = 150_000;
 pub const BATCH_ITEMS_MAX: usize = 100_000;
 
 /// Bytes of a batch of telemetry that is read at once, in a millisecond or two; longer ones are
-/// read on a thread of their own.
-pub const BATCH_AT_ONCE_BYTES: usize = 64 * 1024;
+/// read on a thread of their own. Gateways make messages of up to 20,000 (`docs/protocol/tr50.md` 0,
+/// fact 30).
+pub const BATCH_AT_ONCE_BYTES: usize = 24 * 1024;
+
+/// Points of a batch of telemetry that the store gets at once: it takes some milliseconds for them,
+/// and others' changes wait so long.
+pub const BATCH_PIECE: usize = 2_000;
+
+/// Bytes of the texts in these points: each may have 16 KiB that stand beside the list.
+pub const BATCH_PIECE_BYTES: usize = 512 * 1024;
 
 /// Bytes of the name of a property, alarm or attribute.
 pub const SERIES_NAME_BYTES_MAX: usize = 256;

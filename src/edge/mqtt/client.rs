@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ::mqtt::packet::Ack;
 use ::mqtt::{Frame, Malformed, Packet, QoS, Version, decode, encode, reason};
-use base::{ConnInfo, Timestamp, limits};
+use base::{ConnInfo, STRANGERS, Timestamp, limits};
 use rules::directory::{Outbox, Reason};
 
 use super::MqttServer;
@@ -245,7 +245,7 @@ impl Client {
                 if self.full {
                     let cause = LoginCause::Full;
                     self.server.note_unread(&self.info, said, packet.version, cause);
-                    connect::refuse_full(packet.version, out);
+                    connect::refuse_full(&packet, out);
                     return Err(Closing::refused());
                 }
                 match Login::read(&packet, &self.server, self.info, &self.outbox) {
@@ -536,7 +536,9 @@ impl Peer for Client {
     }
 
     fn turn(&self) -> Option<tokio::time::Instant> {
-        self.server.app.pace.turn(limits::CLOSE_WORK)
+        let org = self.logged_in.as_ref().map_or(STRANGERS, |it| it.session().org_id());
+        let app = &self.server.app;
+        app.pace.turn(app.pools.tenant_of(org), limits::CLOSE_WORK)
     }
 
     fn has_session(&self) -> bool {

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use base::{
-    Code, ConnInfo, Failure, Timestamp,
+    Code, ConnInfo, Failure, STRANGERS, Timestamp,
     json::{ObjectWriter, key, push_string},
     limits,
 };
@@ -593,7 +593,8 @@ impl Peer for Client {
     }
 
     fn turn(&self) -> Option<tokio::time::Instant> {
-        self.app.pace.turn(limits::CLOSE_WORK)
+        let org = self.bound.as_ref().map_or(STRANGERS, |session| session.org_id());
+        self.app.pace.turn(self.app.pools.tenant_of(org), limits::CLOSE_WORK)
     }
 
     fn has_session(&self) -> bool {
