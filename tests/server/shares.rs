@@ -79,6 +79,44 @@ async fn a_client_that_comes_anew_has_the_place_of_its_old_connection() {
 }
 
 #[tokio::test]
+async fn whoever_moves_to_another_organisation_needs_room_there() {
+    let server = TestServer::with(&[("TR50D_LIMITS__SESSIONS", "24")]);
+    let mut admin = server.admin("http").await;
+    let place = r#"{"userId":"5cf885f41c5bd771c8065bf2","orgId":"533ef300310046187700007f"}"#;
+    call(&mut admin, "user.org.add", place).await;
+    let login = r#"{"auth":{"command":"api.authenticate","params":{"username":"viewer@basicorg.example","password":"demo-viewer-password"}}}"#;
+    let log_in = async || {
+        let mut ids = Vec::new();
+        loop {
+            let reply: Value =
+                serde_json::from_str(&support::http::post(&server, login).await).expect("JSON");
+            match reply["auth"]["params"]["sessionId"].as_str() {
+                Some(id) => ids.push(id.to_owned()),
+                None => return ids,
+            }
+        }
+    };
+    let switch = async |id: &str| {
+        let request = json!({
+            "auth": { "sessionId": id },
+            "1": { "command": "session.org.switch", "params": { "key": "YorkOrg" } },
+        });
+        let reply = support::http::post(&server, &request.to_string()).await;
+        serde_json::from_str::<Value>(&reply).expect("JSON")
+    };
+    let first = log_in().await;
+    assert!((12..24).contains(&first.len()), "{first:?}");
+    for id in &first {
+        assert_eq!(switch(id).await["1"]["success"], true, "as many as here");
+    }
+    let second = log_in().await;
+    let id = second.last().expect("there is room for others, here");
+    let refused = switch(id).await;
+    let text = refused["1"]["errorMessages"][0].as_str().expect("a text");
+    assert!(text.contains("limits.sessions") && text.contains("share"), "{refused}");
+}
+
+#[tokio::test]
 async fn who_registers_things_without_end_leaves_room_for_others() {
     let dir = tempfile::tempdir().expect("a directory");
     let settings = [("TR50D_LIMITS__THINGS", "64")];

@@ -264,7 +264,8 @@ fn switcher(call: &Call<'_>) -> Result<Arc<User>, Failure> {
     call.user().ok_or_else(|| Failure::new(Code::WRONG_SESSION_KIND, sentence))
 }
 
-/// `session.org.switch`: users only (`docs/protocol/tr50.md` 3.1).
+/// `session.org.switch`: users only (`docs/protocol/tr50.md` 3.1). The session needs room in the
+/// organisation as a new one would.
 pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<After<Done>, Failure> {
     let user = switcher(call)?;
     let identity = &call.app.identity();
@@ -280,6 +281,7 @@ pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<After<Done>, Failur
         None => access,
     });
     let access = access.ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))?;
+    call.app.directory().may_move(call.session, access.org.id)?;
     let switch = SessionChange::Switch(call.session.clone(), Arc::new(access));
     // What was changed since the rights were looked up did not find the session there.
     let refresh = SessionChange::Refresh(call.session.clone());

@@ -319,6 +319,29 @@ impl Directory {
     pub fn count(&self, org: OrgId) -> usize {
         self.by_org.get(&org).map_or(0, |roster| roster.value().read().len())
     }
+
+    /// Whether there is room for a session in another organisation, which it leaves its own for.
+    ///
+    /// # Errors
+    /// The limit of sessions is reached there.
+    pub fn may_move(&self, session: &Session, org: OrgId) -> Result<(), OverShare> {
+        let context = session.context.read();
+        let here = context.access.org.id;
+        if here == org || session.detached || session.end.get().is_some() {
+            return Ok(());
+        }
+        let principal = session.who.principal_id();
+        let mut shares = self.pool_of(session).lock();
+        shares.give_back(here, principal, 1);
+        let has_room = shares.has_room(org, principal, 1);
+        shares.hold(here, principal, 1);
+        has_room.inspect_err(|over| shares.count_over(org, *over))
+    }
+
+    /// From which pool a session has its place.
+    fn pool_of(&self, session: &Session) -> &Mutex<Shares<PrincipalId>> {
+        if session.reserved { &self.reserve } else { &self.shares }
+    }
 }
 
 fn idlest<'s>(
@@ -417,11 +440,6 @@ impl DirectoryWriter {
         let older = siblings.and_then(|siblings| siblings.iter().find(is_older).cloned())?;
         self.pool_of(&older).lock().hold(org, principal, 1);
         Some(older.reserved)
-    }
-
-    /// From which pool a session has its place.
-    fn pool_of(&self, session: &Session) -> &Mutex<Shares<PrincipalId>> {
-        if session.reserved { &self.reserve } else { &self.shares }
     }
 
     /// Puts a session into every index, or into none if its login has `siblings_max` sessions that
