@@ -6,9 +6,9 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::pool::{Pool, Pools};
+use base::pool::{OverShare, Pool, Pools, Whose};
 use base::shares::Shares;
-use base::{Asker, Code, Failure, Holder, OrgId, limits};
+use base::{Asker, Failure, Holder, OrgId, limits};
 use parking_lot::Mutex;
 use rules::directory::PrincipalId;
 use tokio::sync::oneshot;
@@ -26,6 +26,14 @@ pub enum Worker {
 }
 
 impl Worker {
+    /// For whom the rest is of what was begun.
+    pub(crate) const fn for_the_rest(self) -> Self {
+        match self {
+            Self::Principal(org, principal) => Self::Begun(org, principal),
+            other => other,
+        }
+    }
+
     /// Who asked for it; none: nobody did.
     pub(super) fn asker(self) -> Option<Asker> {
         match self {
@@ -90,7 +98,7 @@ impl Turns {
             state.enter(worker)?
         };
         // The sender is dropped only when the work makes way.
-        turn.await.map_err(|_| refused())?;
+        turn.await.map_err(|_| made_way())?;
         Ok(Turn { turns: self.clone(), worker, begun: Instant::now() })
     }
 }
@@ -103,20 +111,31 @@ impl Drop for Turn {
     }
 }
 
-fn refused() -> Failure {
-    let sentence = "Too many long commands wait, and of yours more than of others; send it again \
-                    later.";
-    Failure::new(Code::BUSY, sentence)
+/// What is told to whom whose work made way for others'.
+fn made_way() -> Failure {
+    OverShare { pool: Pool::LongWork, whose: Whose::Principal }.into()
+}
+
+/// The work of somebody that came last makes way: it would wait longest.
+fn drop_newest(waiting: &mut BTreeMap<u64, Waiting>, loser: Worker) -> bool {
+    let newest = waiting.iter().rev().find(|(_, waiting)| waiting.worker == loser);
+    let number = newest.map(|(number, _)| *number);
+    number.is_some_and(|number| waiting.remove(&number).is_some())
 }
 
 impl State {
     fn enter(&mut self, worker: Worker) -> Result<oneshot::Receiver<()>, Failure> {
-        if let Worker::Principal(org, principal) = worker
-            && self.shares.take(org, principal, 1).is_err()
-        {
-            let loser = self.shares.makes_way(org, principal, 1).ok_or_else(refused)?;
-            self.drop_newest(loser);
-            self.shares.hold(org, principal, 1);
+        if let Worker::Principal(org, principal) = worker {
+            let Self { shares, waiting, .. } = self;
+            let mut gone = Vec::new();
+            let taken = shares.take_from_most((org, principal), 1, |org, principal| {
+                let loser = Worker::Principal(org, principal);
+                let has_gone = drop_newest(waiting, loser);
+                gone.extend(has_gone.then_some(loser));
+                u64::from(has_gone)
+            });
+            gone.into_iter().for_each(|loser| self.flows(loser, |flow| flow.present -= 1));
+            taken?;
         }
         let (begin, begun) = oneshot::channel();
         self.orgs.enter(worker.org());
@@ -127,17 +146,6 @@ impl State {
         self.next += 1;
         self.go_on();
         Ok(begun)
-    }
-
-    /// The work that came last makes way: it would wait longest.
-    fn drop_newest(&mut self, (org, principal): (OrgId, PrincipalId)) {
-        let loser = Worker::Principal(org, principal);
-        let newest = self.waiting.iter().rev().find(|(_, waiting)| waiting.worker == loser);
-        if let Some(number) = newest.map(|(number, _)| *number) {
-            self.waiting.remove(&number);
-            self.shares.give_back(org, principal, 1);
-            self.flows(loser, |flow| flow.present -= 1);
-        }
     }
 
     /// Begins as much as there are turns for.

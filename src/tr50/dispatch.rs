@@ -109,6 +109,8 @@ impl Reply {
 /// A reply that takes time.
 pub struct Pending {
     work: Work,
+    /// Bytes of the reply that is held back.
+    bytes: usize,
     /// Whether a device is waited for, maybe for minutes: what the client sends next is not to wait
     /// for the reply.
     pub waits_for_device: bool,
@@ -184,8 +186,9 @@ impl Pending {
     }
 
     fn of(unsent: Unsent) -> Self {
+        let bytes = unsent.reply.bytes.len();
         let work = Work::Stored(Box::new(unsent));
-        Self { work, waits_for_device: false, only_looks: false, holds_up: false }
+        Self { work, bytes, waits_for_device: false, only_looks: false, holds_up: false }
     }
 
     /// Whether only the store is waited for, which answers in the order in which it was asked.
@@ -196,21 +199,18 @@ impl Pending {
 
     /// The same, with `errorMessage` in failures.
     fn with_error_message(self) -> Self {
-        let Self { waits_for_device, only_looks, holds_up, .. } = self;
+        let Self { bytes, waits_for_device, only_looks, holds_up, .. } = self;
         let work = async {
             let mut reply = self.await;
             error_message::add(&mut reply.bytes, 0);
             reply
         };
-        Self { work: Work::Later(Box::pin(work)), waits_for_device, only_looks, holds_up }
+        Self { work: Work::Later(Box::pin(work)), bytes, waits_for_device, only_looks, holds_up }
     }
 
-    /// Bytes of the reply that is held back.
-    pub fn bytes(&self) -> usize {
-        match &self.work {
-            Work::Stored(unsent) => unsent.reply.bytes.len(),
-            Work::Later(_) => 0,
-        }
+    /// Bytes of the reply that is held back, as far as it was written at once.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -338,8 +338,8 @@ pub fn execute(
     out.extend_from_slice(head);
     for (index, command) in commands.iter().enumerate() {
         push_id(out, &command.id, out.len() > start + 1);
-        if out.len() - start > limits::REPLY_BYTES_MAX {
-            fail(app, caller, command.name(), reply_too_large(), now, out);
+        if let Some(failure) = has_no_room(command.name(), out.len() - start) {
+            fail(app, caller, command.name(), failure, now, out);
             continue;
         }
         let mark = out.len();
@@ -362,6 +362,7 @@ pub fn execute(
             return Some(Pending::stored(out.split_off(start), waiting));
         }
         let reply = Reply::from_bytes(out.split_off(start));
+        let bytes = reply.bytes();
         let unsent = Unsent { reply, waiting, ..Unsent::default() };
         let waits_for_device = waits_for_device(commands.get(index..).unwrap_or_default());
         let is_one = index == 0 && rest.is_empty();
@@ -372,7 +373,7 @@ pub fn execute(
         let rest = rest.iter().map(OwnedCommand::from).collect();
         let work = finish(app.clone(), caller.clone(), unsent, first, rest, holds_up, now);
         let work = Work::Later(Box::pin(work));
-        return Some(Pending { work, waits_for_device, only_looks, holds_up });
+        return Some(Pending { work, bytes, waits_for_device, only_looks, holds_up });
     }
     out.push(b'}');
     None
@@ -443,13 +444,10 @@ async fn finish(
         push_id(&mut unsent.reply.bytes, &id, true);
         let is_thrown_out = unsent.is_cut_off
             && caller.session.as_ref().is_some_and(|session| session.end().is_some());
-        let refused = if unsent.reply.bytes.len() > limits::REPLY_BYTES_MAX {
-            Some(reply_too_large())
-        } else {
-            is_thrown_out.then(|| Failure::session_invalid("has ended."))
-        };
+        let name = body.as_ref().map_or("", |(name, _)| name);
+        let refused = has_no_room(name, unsent.reply.bytes.len())
+            .or_else(|| is_thrown_out.then(|| Failure::session_invalid("has ended.")));
         if let Some(failure) = refused {
-            let name = body.as_ref().map_or("", |(name, _)| name);
             fail(&app, &caller, name, failure, now, &mut unsent.reply.bytes);
             continue;
         }
@@ -501,10 +499,14 @@ impl Unsent {
             }
             *logins_left -= 1;
         }
-        let before = still_may(app, caller, &row, now);
+        let still_may = || match &caller.session {
+            Some(session) => still_may(&Call { app, session, conn: caller.conn, now }, &row),
+            None => Ok(()),
+        };
+        let before = still_may();
         let mut done = later.done().await;
         // What was lost in that time counts: nothing is changed and nothing told any more.
-        if let (Ok(()), Err(failure)) = (before, still_may(app, caller, &row, now)) {
+        if let (Ok(()), Err(failure)) = (before, still_may()) {
             self.is_cut_off = true;
             done = Err(failure);
         }
@@ -533,10 +535,14 @@ impl Unsent {
 
 /// The answer to a command for which its request's reply has no room left: a request of a thousand
 /// listings must not become gigabytes.
-fn reply_too_large() -> Failure {
-    let most = limits::REPLY_BYTES_MAX;
-    let sentence = format!("The reply is larger than {most} bytes; this was not executed.");
-    Failure::new(Code::REPLY_TOO_LARGE, sentence)
+fn has_no_room(command: &str, reply: usize) -> Option<Failure> {
+    let waits = || commands::find(command).is_some_and(|row| row.info.waits == Waits::Device);
+    let most = match reply > limits::REPLY_BYTES_BEFORE_DEVICE && waits() {
+        true => limits::REPLY_BYTES_BEFORE_DEVICE,
+        false => limits::REPLY_BYTES_MAX,
+    };
+    let sentence = || format!("The reply is larger than {most} bytes; this was not executed.");
+    (reply > most).then(|| Failure::new(Code::REPLY_TOO_LARGE, sentence()))
 }
 
 fn too_many_logins() -> Failure {
@@ -666,7 +672,7 @@ pub fn execute_one(
                 unsent.reply
             });
             let (waits_for_device, work) = (false, Work::Later(work));
-            Some(Pending { work, waits_for_device, only_looks, holds_up })
+            Some(Pending { work, bytes: 0, waits_for_device, only_looks, holds_up })
         }
     })
 }
@@ -712,22 +718,24 @@ impl Unstored {
 }
 
 fn is_revoked(caller: &Caller) -> bool {
-    let end = caller.session.as_ref().and_then(|session| session.end());
-    end.is_some_and(|end| end.reason.is_revocation())
+    caller.session.as_deref().is_some_and(was_revoked)
 }
 
-/// Fails if the caller's session was ended by somebody else, or may not use this command.
-fn still_may(app: &Arc<App>, caller: &Caller, row: &Row, now: Timestamp) -> Result<(), Failure> {
-    let Some(session) = &caller.session else { return Ok(()) };
-    if is_revoked(caller) {
+/// Whether a session was ended by somebody else.
+fn was_revoked(session: &Session) -> bool {
+    session.end().is_some_and(|end| end.reason.is_revocation())
+}
+
+/// Fails if the caller's session was ended by somebody else, or may not use this command any more.
+pub(super) fn still_may(call: &Call<'_>, row: &Row) -> Result<(), Failure> {
+    if was_revoked(call.session) {
         return Err(Failure::session_invalid("has ended."));
     }
-    if !session.may(row.permission) {
-        return Err(not_permitted(session, row));
+    if !call.session.may(row.permission) {
+        return Err(not_permitted(call.session, row));
     }
-    let call = Call { app, session, conn: caller.conn, now };
     let mut always = row.info.needs.iter().filter(|need| need.part.is_empty());
-    always.try_for_each(|need| (need.check)(&call))
+    always.try_for_each(|need| (need.check)(call))
 }
 
 fn not_permitted(session: &Session, row: &Row) -> Failure {

@@ -7,7 +7,7 @@ use std::fmt;
 
 use base::{
     Code, Failure, excerpt,
-    json::{first_special, has_lone_surrogate, well_formed},
+    json::{self, first_special, has_lone_surrogate, well_formed},
     limits, utf8,
 };
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -451,8 +451,13 @@ impl<'a> Members<'a> {
     /// Those of an object; none for any other value, and for more than
     /// [`limits::COMMANDS_PER_REQUEST`].
     pub fn of(value: &'a RawValue) -> Option<Self> {
+        Self::of_text(value.get())
+    }
+
+    /// The same of the text of a JSON value.
+    pub fn of_text(value: &'a str) -> Option<Self> {
         let mut members = SmallVec::new();
-        Reader::new(value.get()).object(|reader, name| {
+        Reader::new(value).object(|reader, name| {
             let room = members.len() < limits::COMMANDS_PER_REQUEST;
             members.push((name, Param::Json(reader.value()?)));
             room.then_some(())
@@ -464,6 +469,24 @@ impl<'a> Members<'a> {
     /// last of several. Null is absent.
     pub fn find(&self, name: &str) -> Option<Param<'a>> {
         self.last(name).filter(|value| !value.is_null())
+    }
+
+    /// All but those with this name, to be kept.
+    pub fn without(&self, name: &str) -> Box<RawValue> {
+        let mut text = vec![b'{'];
+        for (member, value) in &self.0 {
+            if let Some(value) = value.json().filter(|_| !member.eq_ignore_ascii_case(name)) {
+                if text.len() > 1 {
+                    text.push(b',');
+                }
+                json::push_string(&mut text, member);
+                text.push(b':');
+                text.extend_from_slice(value.get().as_bytes());
+            }
+        }
+        text.push(b'}');
+        let text = String::from_utf8(text).expect("texts between signs of ASCII");
+        RawValue::from_string(text).expect("members of an object are those of another")
     }
 
     /// As [`Members::find`], but null is null.

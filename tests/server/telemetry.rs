@@ -2,6 +2,7 @@
 //! wherever they are, and no value of a parameter does harm.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +11,9 @@ use base::Timestamp;
 use client::fleet::{Fleet, Load, Plan};
 use client::{Client, Url};
 use serde_json::{Value, json};
+use support::process::resident_of;
 use support::{ServerProcess, Signal, TestServer, call, eventually, reply};
+use tokio::time::timeout;
 
 use crate::TR50D;
 
@@ -264,6 +267,125 @@ async fn what_is_too_old_to_be_kept_is_refused() {
     let mut operator = server.operator("mqtt").await;
     let values = history(&mut operator, "mower-1", "v", json!({})).await;
     assert_eq!(numbers(&values), [2.0, 1.0]);
+}
+
+/// Points that take more than one piece of the store.
+const MANY: usize = 4_500;
+
+/// How many values of a property there are.
+async fn count(operator: &mut Client, key: &str) -> Value {
+    let params = json!({"thingKey": "mower-1", "key": key, "calc": "count"}).to_string();
+    call(operator, "property.aggregate", &params).await["values"][0]["value"].clone()
+}
+
+#[tokio::test]
+async fn a_long_batch_is_recorded_in_order_up_to_the_first_point_that_is_wrong() {
+    let server = TestServer::with(&[]);
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    let mut operator = server.operator("mqtt").await;
+    let points = |key: &str, wrong: Option<usize>| {
+        let mut points: Vec<_> = (0..MANY).map(|value| json!({"value": value})).collect();
+        if let Some(wrong) = wrong {
+            points[wrong]["value"] = json!("no number");
+        }
+        json!({"key": key, "data": points}).to_string()
+    };
+    call(&mut thing, "property.batch", &points("all", None)).await;
+    assert_eq!(count(&mut operator, "all").await, MANY as f64);
+    let values = history(&mut operator, "mower-1", "all", json!({"records": MANY})).await;
+    assert!(numbers(&values).is_sorted_by(|one, next| one < next), "in the order of the batch");
+    let params = json!({"key": "all"}).to_string();
+    let current = call(&mut thing, "property.current", &params).await;
+    assert_eq!(current["value"], (MANY - 1) as f64);
+    // In the first piece, at the border, and in the last.
+    for wrong in [1_000, 2_000, 4_321] {
+        let key = format!("until-{wrong}");
+        let refused = reply(&mut thing, "property.batch", &points(&key, Some(wrong))).await;
+        assert_eq!(refused["errorCodes"], json!([-95005]), "{refused}");
+        let message = refused["errorMessages"][0].as_str().expect("a message");
+        assert!(message.starts_with(&format!("data[{wrong}]: ")), "{message}");
+        assert_eq!(count(&mut operator, &key).await, wrong as f64);
+    }
+}
+
+#[tokio::test]
+async fn a_short_text_may_be_a_batch_of_several_pieces() {
+    let server = TestServer::with(&[]);
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    // Each point is what stands beside the list.
+    let points = vec!["{}"; MANY].join(",");
+    let params = format!(r#"{{"key":"v","value":1,"data":[{points}]}}"#);
+    call(&mut thing, "property.batch", &params).await;
+    let mut operator = server.operator("mqtt").await;
+    assert_eq!(count(&mut operator, "v").await, MANY as f64);
+}
+
+#[tokio::test]
+async fn what_stands_beside_a_list_is_not_there_for_each_of_its_points_at_once() {
+    const POINTS: usize = 10_000;
+    let home = Home::new();
+    let server = home.serve();
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    let points = vec!["{}"; POINTS].join(",");
+    let text = "m".repeat(16 * 1024);
+    let params = format!(r#"{{"key":"a","value":"{text}","republish":true,"data":[{points}]}}"#);
+    let resident = || resident_of(&server.pid().to_string()).expect("a process");
+    let (before, mut most) = (resident(), 0);
+    let mut answer = pin!(reply(&mut thing, "attribute.batch", &params));
+    let answer = loop {
+        match timeout(Duration::from_millis(2), answer.as_mut()).await {
+            Ok(answer) => break answer,
+            Err(_) => most = most.max(resident()),
+        }
+    };
+    assert_eq!(answer["success"], true, "{answer}");
+    // The engine keeps some of what it writes. All points together are 164 MB, as they are read and
+    // again as they are written.
+    let more = most.saturating_sub(before);
+    assert!(more < 250_000_000, "{more} bytes more");
+}
+
+#[tokio::test]
+async fn a_batch_goes_no_further_when_its_session_is_ended() {
+    const POINTS: usize = 100_000;
+    let server = TestServer::with(&[]);
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    let mut operator = server.operator("mqtt").await;
+    let points = vec!["{}"; POINTS].join(",");
+    let params = format!(r#"{{"key":"v","value":1,"data":[{points}]}}"#);
+    let sent = tokio::spawn(async move { thing.call("property.batch", Some(&params)).await });
+    let key = json!({"thingKey": "mower-1", "key": "v"}).to_string();
+    eventually("a beginning is there", async || {
+        reply(&mut operator, "property.current", &key).await["success"] == true
+    })
+    .await;
+    let ended = call(&mut operator, "session.end", r#"{"whoAmI":"mower-1"}"#).await;
+    assert_eq!(ended["count"], 1, "{ended}");
+    let answered = sent.await.expect("no panic");
+    assert!(answered.is_err(), "its connection has closed: {answered:?}");
+    let mut before = json!(-1);
+    eventually("nothing is added any more", async || {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let now = count(&mut operator, "v").await;
+        std::mem::replace(&mut before, now.clone()) == now
+    })
+    .await;
+    assert!(before.as_f64().is_some_and(|count| count < POINTS as f64), "{before}");
+}
+
+#[tokio::test]
+async fn alarms_of_a_long_batch_are_recorded_in_the_order_of_their_times() {
+    let server = TestServer::with(&[]);
+    let mut thing = server.thing("mqtt", "mower-1").await;
+    let begin = Timestamp::now();
+    let point = |at: usize| json!({"state": at % 2, "ts": begin.plus_millis(at as i64).to_string(), "msg": at.to_string()});
+    let points: Vec<_> = (0..MANY).rev().map(point).collect();
+    call(&mut thing, "alarm.batch", &json!({"key": "a", "data": points}).to_string()).await;
+    let current = call(&mut thing, "alarm.current", r#"{"key":"a"}"#).await;
+    assert_eq!(current["msg"], (MANY - 1).to_string(), "{current}");
+    let params = json!({"key": "a", "records": 5_000}).to_string();
+    let history = call(&mut thing, "alarm.history", &params).await;
+    assert_eq!(history["values"].as_array().expect("values").len(), MANY, "each has changed");
 }
 
 /// JSON values of every kind, of which most are wrong most of the time.

@@ -72,6 +72,13 @@ pub struct NewPoint {
     pub republish: bool,
 }
 
+impl NewPoint {
+    /// Bytes of its texts.
+    pub fn text_bytes(&self) -> usize {
+        self.name.len() + self.corr_id.as_ref().map_or(0, String::len) + self.value.text_bytes()
+    }
+}
+
 /// What became of new points.
 #[derive(Debug)]
 pub struct Published {

@@ -55,6 +55,22 @@ pub enum Value<'a> {
     Log(Entry<'a>),
 }
 
+impl Value<'_> {
+    /// Bytes of its texts.
+    pub fn text_bytes(&self) -> usize {
+        let bytes = |text: &Option<Text<'_>>| text.as_ref().map_or(0, |text| text.len());
+        match self {
+            Self::Property(_) => 0,
+            Self::Alarm(alarm) => bytes(&alarm.msg),
+            Self::Attribute(value) => bytes(value),
+            Self::Location(place) => {
+                bytes(&place.fix_type) + place.address.iter().map(bytes).sum::<usize>()
+            }
+            Self::Log(entry) => entry.msg.len(),
+        }
+    }
+}
+
 /// The state of an alarm (`docs/protocol/tr50.md` 4.1, `alarm.publish`).
 #[derive(Clone, PartialEq, Debug)]
 pub struct Alarm<'a> {

@@ -37,6 +37,7 @@ pub struct Alarm;
 
 impl Item for Alarm {
     const KIND: Kind = Kind::Alarm;
+    const BATCH: &'static str = "alarm.batch";
     const SORTED: bool = true;
 
     fn fields() -> Vec<Field> {

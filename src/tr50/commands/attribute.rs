@@ -35,6 +35,7 @@ pub struct Attribute;
 
 impl Item for Attribute {
     const KIND: Kind = Kind::Attribute;
+    const BATCH: &'static str = "attribute.batch";
 
     fn fields() -> Vec<Field> {
         vec![

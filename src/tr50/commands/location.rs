@@ -38,6 +38,7 @@ pub struct Location;
 
 impl Item for Location {
     const KIND: Kind = Kind::Location;
+    const BATCH: &'static str = "location.batch";
 
     fn fields() -> Vec<Field> {
         let mut fields = vec![

@@ -43,6 +43,7 @@ pub struct Property;
 
 impl Item for Property {
     const KIND: Kind = Kind::Property;
+    const BATCH: &'static str = "property.batch";
 
     fn fields() -> Vec<Field> {
         vec![

@@ -1,19 +1,22 @@
 //! What all commands that publish telemetry have in common: one point, or a batch of them.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
-use base::{Code, Failure, Timestamp, excerpt, json, limits};
+use base::{Code, Failure, Timestamp, excerpt, json, limits, yield_point};
 use rules::identity::ThingDef;
 use serde_json::value::RawValue;
 use store::{Batch, Receipt, StoreError};
 
+use super::find;
 use super::target::{Speaker, Subject};
 use crate::app::Effects;
 use crate::things::Payer;
 use crate::things::feed::Topic;
 use crate::things::telemetry::point::{Kind, Location, Value};
 use crate::things::telemetry::{NewPoint, NotRecorded, Published};
+use crate::tr50::dispatch::still_may;
 use crate::tr50::envelope::{Members, Param, RawParams};
 use crate::tr50::params::{self, Field, Params, Reach, missing};
 use crate::tr50::step::{After, Call, Done, Later};
@@ -129,6 +132,9 @@ pub trait Item: 'static {
     /// What it is about.
     const KIND: Kind;
 
+    /// The command that publishes many.
+    const BATCH: &'static str;
+
     /// Whether the points of a batch are put into the order of their times first
     /// (`docs/protocol/tr50.md` 4.1, `alarm.batch`).
     const SORTED: bool = false;
@@ -202,13 +208,15 @@ pub fn point(
     record(call, subject, kind, &[point])?.whole()
 }
 
-/// The parameters of a batch.
-pub struct Many<I>(Vec<BatchItem>, PhantomData<fn() -> I>);
-
-struct BatchItem {
-    index: usize,
-    ts: Option<Timestamp>,
-    point: Result<NewPoint, Failure>,
+/// The parameters of a batch. Its points stay text until they are recorded: what stands beside the
+/// list belongs to each of them, and would be there a hundred thousand times.
+pub struct Many<I> {
+    /// Where each point that is left is in the list, and its place.
+    points: std::vec::IntoIter<(usize, Range<usize>)>,
+    list: Box<RawValue>,
+    /// What stands beside the list.
+    defaults: Box<RawValue>,
+    of: PhantomData<fn() -> I>,
 }
 
 impl<I: Item> Params for Many<I> {
@@ -227,40 +235,80 @@ impl<I: Item> Params for Many<I> {
 
     fn from_members(members: &Members<'_>) -> Result<Self, Failure> {
         let data = members.find("data").ok_or_else(|| missing("data"))?;
-        let items = data.json().and_then(|data| serde_json::from_str(data.get()).ok());
-        let items: Vec<&RawValue> = items.ok_or_else(|| {
+        let refused = || {
             let sentence = "Parameter \"data\" must be an array of objects.";
             Failure::new(Code::PARAMETER_INVALID, sentence)
-        })?;
-        let mut read = Vec::with_capacity(items.len().min(limits::BATCH_ITEMS_MAX));
-        for (index, item) in items.into_iter().enumerate() {
-            let item = read_item::<I>(index, item, members);
-            let failed = item.point.is_err();
-            read.push(item);
-            if (failed && !I::SORTED) || index > limits::BATCH_ITEMS_MAX {
-                break;
-            }
-        }
-        Ok(Self(read, PhantomData))
+        };
+        let list = data.json().ok_or_else(refused)?;
+        let points: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| refused())?;
+        let begin = list.get().as_ptr().addr();
+        let place = |point: &RawValue| {
+            let from = point.get().as_ptr().addr() - begin;
+            from..from + point.get().len()
+        };
+        // One more says that there are too many.
+        let points = points.into_iter().map(place).enumerate().take(limits::BATCH_ITEMS_MAX + 1);
+        let points = points.collect::<Vec<_>>().into_iter();
+        let defaults = members.without("data");
+        Ok(Self { points, list: list.to_owned(), defaults, of: PhantomData })
     }
 }
 
-fn read_item<I: Item>(index: usize, item: &RawValue, defaults: &Members<'_>) -> BatchItem {
-    let refused = |failure| BatchItem { index, ts: None, point: Err(failure) };
-    if index >= limits::BATCH_ITEMS_MAX {
-        let sentence = format!("A batch has at most {} points.", limits::BATCH_ITEMS_MAX);
-        return refused(Failure::new(Code::TOO_LARGE, sentence));
+impl<I: Item> Many<I> {
+    /// Puts the points into the order of their times.
+    fn sort(&mut self, now: Timestamp) {
+        let defaults = Members::of(&self.defaults);
+        let time = |(_, text): &(usize, Range<usize>)| {
+            yield_point::pass();
+            let own = Members::of_text(self.list.get().get(text.clone())?)?;
+            let source = Source { own: &own, defaults: defaults.as_ref() };
+            source.optional("ts").ok().flatten()
+        };
+        let mut points: Vec<_> = self.points.as_slice().to_vec();
+        points.sort_by_cached_key(|point| time(point).unwrap_or(now));
+        self.points = points.into_iter();
     }
-    let Some(own) = Members::of(item) else {
-        return refused(Failure::new(Code::PARAMETER_INVALID, "It must be an object."));
-    };
-    let source = Source { own: &own, defaults: Some(defaults) };
-    let point = I::read(&source);
-    let ts = match &point {
-        Ok(point) => point.ts,
-        Err(_) => source.optional("ts").ok().flatten(),
-    };
-    BatchItem { index, ts, point }
+
+    /// The next points that pass, with their places, as many as the store gets at once. Behind the
+    /// first that does not there are no more; the failure names it.
+    fn next(&mut self, gate: &Gate<'_>) -> (Vec<usize>, Vec<NewPoint>, Option<Failure>) {
+        let (mut places, mut points, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let defaults = Members::of(&self.defaults);
+        while points.len() < limits::BATCH_PIECE
+            && bytes < limits::BATCH_PIECE_BYTES
+            && let Some((place, text)) = self.points.next()
+        {
+            yield_point::pass();
+            let text = self.list.get().get(text).unwrap_or_default();
+            let point = read_point::<I>(place, text, defaults.as_ref());
+            match point.and_then(|point| gate.admit(&point).map(|()| point)) {
+                Ok(point) => {
+                    bytes += point.text_bytes();
+                    places.push(place);
+                    points.push(point);
+                }
+                Err(failure) => {
+                    self.points = Vec::new().into_iter();
+                    return (places, points, Some(at_place(place, failure)));
+                }
+            }
+        }
+        (places, points, None)
+    }
+}
+
+fn read_point<I: Item>(
+    place: usize,
+    text: &str,
+    defaults: Option<&Members<'_>>,
+) -> Result<NewPoint, Failure> {
+    if place >= limits::BATCH_ITEMS_MAX {
+        let sentence = format!("A batch has at most {} points.", limits::BATCH_ITEMS_MAX);
+        return Err(Failure::new(Code::TOO_LARGE, sentence));
+    }
+    let own = Members::of_text(text);
+    let no_object = || Failure::new(Code::PARAMETER_INVALID, "It must be an object.");
+    I::read(&Source { own: &own.ok_or_else(no_object)?, defaults })
 }
 
 /// The parameters of a batch, not yet looked into.
@@ -284,64 +332,85 @@ impl<I: Item> Params for BatchText<I> {
 
 /// `*.batch`: in order, up to the first point that is wrong. What came before it is kept, and the
 /// failure, which names it by its place, is sent when that is durable. A long batch is read on a
-/// thread that serves no connection.
+/// thread that serves no connection. It is read and stored piece by piece: others wait for the store
+/// behind one of these, and not behind all.
 pub fn batch<I: Item>(call: &Call<'_>, text: BatchText<I>) -> Result<Later, Failure> {
     let bytes = text.0.as_ref().map_or(0, |text| text.get().len());
-    if bytes <= limits::BATCH_AT_ONCE_BYTES {
-        return Ok(Later::new(take(call, &text)?.finish()));
-    }
+    let is_short = bytes <= limits::BATCH_AT_ONCE_BYTES;
+    let begun = is_short.then(|| begin(call, &text)).transpose()?;
     let (app, session, now) = (call.app.clone(), call.session.clone(), call.now);
     let (worker, conn) = (call.worker(), call.conn);
     Ok(Later::new(async move {
-        let inner = app.clone();
-        let work = move || take(&Call { app: &inner, session: &session, conn, now }, &text);
-        app.offload(worker, work).await??.finish().await
+        let mut begun = match begun {
+            Some(begun) => begun,
+            None => {
+                let (app, session, inner) = (app.clone(), session.clone(), app.clone());
+                let call =
+                    move || begin(&Call { app: &inner, session: &session, conn, now }, &text);
+                app.offload(worker, call).await??
+            }
+        };
+        loop {
+            let Begun { receipt, rest } = begun;
+            receipt.await?;
+            let Some((place, _)) = rest.points.points.as_slice().first().cloned() else {
+                return rest.failed.map_or(Ok(After(Done, Effects::default())), Err);
+            };
+            let (session, inner) = (session.clone(), app.clone());
+            let go_on = move || rest.go_on(&Call { app: &inner, session: &session, conn, now });
+            let more = app.offload(worker.for_the_rest(), go_on).await.flatten();
+            begun = more.map_err(|failure| at_place(place, failure))?;
+        }
     }))
 }
 
-/// A batch that was submitted to the store, as far as it is right.
-struct Taken {
+/// A batch of which a piece was submitted to the store.
+struct Begun<I> {
     receipt: Receipt,
+    rest: Rest<I>,
+}
+
+/// What is left of a batch.
+struct Rest<I> {
+    target: Speaker,
+    points: Many<I>,
+    /// Of the first point that was not recorded.
     failed: Option<Failure>,
 }
 
-impl Taken {
-    async fn finish(self) -> Result<After<Done>, Failure> {
-        self.receipt.await?;
-        self.failed.map_or(Ok(After(Done, Effects::default())), Err)
+fn begin<I: Item>(call: &Call<'_>, text: &BatchText<I>) -> Result<Begun<I>, Failure> {
+    let params = RawParams::Json(text.0.as_deref());
+    let (target, mut points) = <(Speaker, Many<I>)>::read(params)?;
+    if I::SORTED {
+        points.sort(call.now);
+    }
+    Rest { target, points, failed: None }.record(call)
+}
+
+impl<I: Item> Rest<I> {
+    /// Records the next piece, if the caller still may.
+    fn go_on(self, call: &Call<'_>) -> Result<Begun<I>, Failure> {
+        if let Some(row) = find(I::BATCH) {
+            still_may(call, row)?;
+        }
+        self.record(call)
+    }
+
+    fn record(mut self, call: &Call<'_>) -> Result<Begun<I>, Failure> {
+        let subject = self.target.subject(call)?;
+        let gate = Gate::of(call, &subject)?;
+        let (places, points, wrong) = self.points.next(&gate);
+        let Recorded { receipt, refused } = record(call, &subject, I::KIND, &points)?;
+        let refused = refused
+            .map(|(index, failure)| at_place(places.get(index).copied().unwrap_or(index), failure));
+        self.failed = self.failed.or(refused).or(wrong);
+        Ok(Begun { receipt, rest: self })
     }
 }
 
-fn take<I: Item>(call: &Call<'_>, text: &BatchText<I>) -> Result<Taken, Failure> {
-    let params = RawParams::Json(text.0.as_deref());
-    let (target, Many(mut items, _)) = <(Speaker, Many<I>)>::read(params)?;
-    let subject = target.subject(call)?;
-    if I::SORTED {
-        items.sort_by_key(|item| item.ts.unwrap_or(call.now));
-    }
-    let gate = Gate::of(call, &subject)?;
-    let (mut points, mut places) = (Vec::with_capacity(items.len()), Vec::new());
-    let mut failed = None;
-    let named = |index: usize, failure: Failure| {
-        Failure::new(failure.code, format!("data[{index}]: {}", failure.message))
-    };
-    for BatchItem { index, point, .. } in items {
-        match point.and_then(|point| gate.admit(&point).map(|()| point)) {
-            Ok(point) => {
-                points.push(point);
-                places.push(index);
-            }
-            Err(failure) => {
-                failed = Some(named(index, failure));
-                break;
-            }
-        }
-    }
-    let Recorded { receipt, refused } = record(call, &subject, I::KIND, &points)?;
-    if let Some((index, failure)) = refused {
-        failed = Some(named(places.get(index).copied().unwrap_or(index), failure));
-    }
-    Ok(Taken { receipt, failed })
+/// What is said of a point of a batch.
+fn at_place(index: usize, failure: Failure) -> Failure {
+    Failure::new(failure.code, format!("data[{index}]: {}", failure.message))
 }
 
 /// What a point has to pass before it is recorded.
