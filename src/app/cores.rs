@@ -4,7 +4,7 @@
 //! What waits is reading: nothing is refused, nothing is lost, and the peer is held back by its own
 //! connection. As many of those above the share work at once as there are threads, each on a few
 //! commands; whoever is below it finds a short queue. While the cores are not full, all of this is
-//! one look at a flag. The threads never rest for it: with nobody else there, a turn comes at once.
+//! a look at a flag, and now and then one at the clock (`rests.rs`). The threads never rest for it: with nobody else there, a turn comes at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -15,6 +15,7 @@ use std::task::ready;
 use std::time::{Duration, Instant};
 
 use base::pool::Pools;
+use base::shares::level;
 use base::{Asker, Holder, OrgId, STRANGERS, limits, working_for};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -412,20 +413,6 @@ const fn most_of(all: u64) -> u64 {
     all / 100 * limits::CORES_SHARED_PERCENT
 }
 
-/// The level up to which each gets what it wants, if `room` is shared max-min.
-fn level(wanted: &[u64], mut room: u64) -> u64 {
-    let mut wanted = wanted.to_vec();
-    wanted.sort_unstable();
-    let mut left = wanted.len() as u64;
-    for want in wanted {
-        if want > room / left {
-            return room / left;
-        }
-        (room, left) = (room - want, left - 1);
-    }
-    u64::MAX
-}
-
 impl Drop for Checking {
     fn drop(&mut self) {
         if self.0.checks.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -691,20 +678,6 @@ mod tests {
     }
 
     proptest! {
-        /// What each gets up to the level fills the room, unless all get what they want.
-        #[test]
-        fn the_level_is_max_min(
-            wanted in proptest::collection::vec(0u64..1_000_000, 1..20),
-            room in 0u64..5_000_000,
-        ) {
-            let level = level(&wanted, room);
-            let got: u64 = wanted.iter().map(|want| *want.min(&level)).sum();
-            let above = wanted.iter().filter(|want| **want > level).count() as u64;
-            prop_assert!(got <= room);
-            prop_assert!(level == u64::MAX || room - got < above, "{level} {got}");
-            prop_assert_eq!(level == u64::MAX, wanted.iter().sum::<u64>() <= room);
-        }
-
         /// Who uses most is above the share, and nobody is who uses no more than an equal part.
         #[test]
         fn who_uses_less_than_others_is_not_above(

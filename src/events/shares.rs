@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use base::OrgId;
+use base::shares::level;
 
 use super::Class;
 
@@ -44,7 +45,8 @@ pub(super) fn excess(
     for (_, _, tenant, bytes) in &used {
         *of_tenants.entry(*tenant).or_default() += bytes;
     }
-    let share = share(of_tenants.values().copied().collect(), limit);
+    let bytes: Vec<_> = of_tenants.values().copied().collect();
+    let share = level(&bytes, limit);
     let (most, taken) = of_tenants.into_iter().max_by_key(|(_, bytes)| *bytes)?;
     let of_class = |wanted: Class| {
         let theirs = used
@@ -55,20 +57,6 @@ pub(super) fn excess(
     let (class, org, bytes) = Class::LEAST_PRECIOUS_FIRST.into_iter().find_map(of_class)?;
     let above = taken.saturating_sub(share).min(total - limit).max(1);
     Some(Excess { class, org, bytes: above.min(bytes) })
-}
-
-/// The most that anybody can have so that all, who take more, have no more than `limit`.
-fn share(mut used: Vec<u64>, limit: u64) -> u64 {
-    used.sort_unstable();
-    let (mut left, mut others) = (limit, used.len() as u64);
-    for bytes in used {
-        if bytes > left / others {
-            break;
-        }
-        left -= bytes;
-        others -= 1;
-    }
-    left / others.max(1)
 }
 
 #[cfg(test)]
@@ -113,7 +101,7 @@ mod tests {
     #[test]
     fn alone_it_may_have_everything() {
         assert_eq!(excess(&[((Class::Refusals, org(1)), 1000)], |org| org, 1000), None);
-        assert_eq!(share(vec![100, 900, 900], 1000), 450);
+        assert_eq!(level(&[100, 900, 900], 1000), 450);
     }
 
     #[test]

@@ -195,8 +195,7 @@ impl<P: Copy + Ord + Hash> Shares<P> {
                 refused();
                 return Err(over);
             }
-            self.give_back(loser, principal, gone);
-            self.usage.count_evicted();
+            self.evict(loser, principal, gone);
         }
         self.hold(org, who, amount);
         Ok(())
@@ -298,10 +297,8 @@ impl<P: Copy + Ord + Hash> Shares<P> {
     /// if everybody else has no more than it would have.
     pub fn makes_way(&self, org: OrgId, who: P, amount: u64) -> Option<(OrgId, P)> {
         let tenant = self.tenant(org);
-        if let Some(most) = self.tenants.above(&tenant, amount) {
-            let (_, org) = self.orgs.get(&most)?.most()?;
-            let (_, principal) = self.principals.get(&org)?.most()?;
-            return Some((org, principal));
+        if self.tenants.above(&tenant, amount).is_some() {
+            return self.most();
         }
         if let Some(most) = self.orgs.get(&tenant)?.above(&org, amount) {
             let (_, principal) = self.principals.get(&most)?.most()?;
@@ -427,6 +424,21 @@ impl<K: Copy + Ord + Hash> Level<K> {
         }
         self.held = self.held - before + held;
     }
+}
+
+/// The level up to which each gets what it wants, if `room` is shared max-min; above all wishes, if
+/// there is room for them.
+pub fn level(wanted: &[u64], mut room: u64) -> u64 {
+    let mut wanted = wanted.to_vec();
+    wanted.sort_unstable();
+    let mut left = wanted.len() as u64;
+    for want in wanted {
+        if want > room / left {
+            return room / left;
+        }
+        (room, left) = (room - want, left - 1);
+    }
+    u64::MAX
 }
 
 #[cfg(test)]
@@ -604,6 +616,20 @@ mod tests {
     }
 
     proptest! {
+        /// What each gets up to the level fills the room, unless all get what they want.
+        #[test]
+        fn the_level_is_max_min(
+            wanted in proptest::collection::vec(0u64..1_000_000, 1..20),
+            room in 0u64..5_000_000,
+        ) {
+            let level = level(&wanted, room);
+            let got: u64 = wanted.iter().map(|want| *want.min(&level)).sum();
+            let above = wanted.iter().filter(|want| **want > level).count() as u64;
+            prop_assert!(got <= room);
+            prop_assert!(level == u64::MAX || room - got < above, "{level} {got}");
+            prop_assert_eq!(level == u64::MAX, wanted.iter().sum::<u64>() <= room);
+        }
+
         /// Whoever comes in whatever order, all end up with what is fair, to within one.
         #[test]
         fn what_makes_way_is_shared_max_min(
