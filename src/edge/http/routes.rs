@@ -163,6 +163,11 @@ impl<S: HttpService> HttpConn<S> {
         if guarded {
             browser::guard(answer.headers_mut());
         }
+        if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
+            // Whoever is refused for want of room is told when to come again, on every path.
+            let next = answer.headers_mut().entry(RETRY_AFTER);
+            next.or_insert(HeaderValue::from_static("1"));
+        }
         if let Some((at, method, uri, headers)) = kept {
             let body = std::mem::take(&mut *self.body.lock());
             let info = self.conn_info(&headers);

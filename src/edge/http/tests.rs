@@ -534,7 +534,11 @@ fn files_with_a_ticket(dir: &std::path::Path) -> Arc<Files> {
 async fn a_full_server_moves_no_files() {
     let server = Server::start(Protocol::Http, &[]).await;
     let request = b"GET /file/010101010101010101010101 HTTP/1.0\r\n\r\n";
-    let parts = ["503 Service Unavailable", r#""message":"the server is full for your address: "#];
+    let parts = [
+        "503 Service Unavailable",
+        "retry-after: 1",
+        r#""message":"the server is full for your address: "#,
+    ];
     assert_parts(&server.exchange(&[request]).await, &parts);
 }
 
