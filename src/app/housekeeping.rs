@@ -83,7 +83,7 @@ impl App {
     }
 
     /// Writes what was refused, and removes events that are too many or, with `expire`, too old. It
-    /// reads the disk, so it runs offload.
+    /// reads the disk, so it is offloaded.
     pub async fn keep_events(self: &Arc<Self>, expire: bool, now: Timestamp) {
         self.event_pieces.expire(tokio::time::Instant::now());
         let app = self.clone();
@@ -109,7 +109,7 @@ impl App {
     }
 
     /// Stores figures and counts of the connection history, and removes what of it is too much or,
-    /// with `expire`, too old. It reads the disk, so it runs offload.
+    /// with `expire`, too old. It reads the disk, so it is offloaded.
     pub async fn keep_connections(self: &Arc<Self>, expire: bool, now: Timestamp) {
         self.keep_figures(now);
         let mut expires = expire.then(|| self.clock.settled(now));
@@ -148,7 +148,7 @@ impl App {
         Ok(())
     }
 
-    /// Forgets mails that were done long ago. It reads the disk, so it runs offload.
+    /// Forgets mails that were done long ago. It reads the disk, so it is offloaded.
     pub async fn prune_mail(self: &Arc<Self>, now: Timestamp) {
         loop {
             let app = self.clone();

@@ -122,7 +122,6 @@ impl App {
             retained_max: config.limits.retained_messages,
             retained_bytes_max: config.limits.retained_bytes,
         };
-        // Half the cores: a flood of logins leaves the others to those who are in.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let metrics = Metrics::new(commands);
         let bytes = Arc::new(StoredBytes::open(&tables, disk.clone())?);
@@ -191,6 +190,7 @@ impl App {
             tables,
             events,
             settling: Arc::default(),
+            // Half the cores: a flood of logins leaves the others to those who are in.
             passwords: Passwords::new(cores / 2, &pools, &turns_of_cores),
             token_guesses: token_guesses::TokenGuesses::new(&pools),
             taken_names: taken_names::TakenNames::new(&pools),

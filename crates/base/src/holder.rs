@@ -55,12 +55,12 @@ pub fn working_for<T>(asker: Option<Asker>, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// The same work as a task of its own, for whom this thread works now.
+/// The same work, whoever polls it, for whom this thread works now.
 pub fn carried_on<F: Future>(work: F) -> impl Future<Output = F::Output> {
     done_for(current_asker(), work)
 }
 
-/// Work as a task of its own, for somebody.
+/// Work for somebody, whoever polls it.
 pub async fn done_for<F: Future>(asker: Option<Asker>, work: F) -> F::Output {
     let mut work = pin!(work);
     std::future::poll_fn(|cx| working_for(asker, || work.as_mut().poll(cx))).await

@@ -108,17 +108,17 @@ pub const OUTBOX_MESSAGES_MAX: usize = 1000;
 /// Replies of one connection that take time and are promised at once.
 pub const PENDING_MAX: usize = 1000;
 
-/// Of these, those that are begun at once and wait neither for the store nor for a device: each may
-/// come to a reply of the largest kind before the peer reads it.
+/// Promised replies that take work, wait neither for the store nor for a device, and are begun at once:
+/// each may come to a reply of the largest kind before the peer reads it.
 pub const BEGUN_ASIDE_MAX: usize = 4;
 
-/// What a promised reply takes until it is there: one that waits for the store or a device, and one that
-/// takes work, with all that it needs for it (measured: 2 kB for a list of things).
+/// What a promised reply that waits for the store or a device takes until it is there.
 pub const PROMISE_BYTES: usize = 256;
-/// The latter.
+
+/// What one that takes work takes, with all that it needs for it (measured: 2 kB for a list of things).
 pub const PROMISE_ASIDE_BYTES: usize = 2048;
 
-/// Of the latter, so many are promised at once to who is above the share of full cores.
+/// Replies that take work, promised at once to who is above the share of full cores.
 pub const ASIDE_IN_TURN_MAX: usize = 16;
 
 /// Bytes of the requests of one connection that are worked on, and of the replies that wait there
@@ -554,8 +554,8 @@ pub const PASS_TIME: Duration = Duration::from_micros(250);
 /// Bytes that are dealt with between two looks at the time: some ten commands.
 pub const PASS_PART_BYTES: usize = 1024;
 
-/// What a login takes beside the checks of who it is: a connection comes, is read, and closes. A
-/// measured 60 to 90 µs of a core.
+/// What a login takes beside the checks of who it is: a connection comes, is read, and closes
+/// (measured: 60 to 90 µs of a core).
 pub const LOGIN_WORK: Duration = Duration::from_micros(70);
 
 /// Bytes of a reply from which it waits for its turn to be sent: a tenth of a millisecond's work, as a
