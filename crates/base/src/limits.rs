@@ -9,6 +9,10 @@ use std::time::Duration;
 /// (`docs/protocol/tr50.md` 0, fact 30); the shortest command takes 24 of them.
 pub const COMMANDS_PER_REQUEST: usize = 1000;
 
+/// Fields of a form of the console that are looked at: some more than a form may choose, so that it
+/// hears that these are too many.
+pub const FORM_FIELDS_MAX: usize = 4096;
+
 /// Logins in one request. A gateway logs its things in one by one; more in one go only serve to
 /// flood the directory and the password checks.
 pub const LOGINS_PER_REQUEST: usize = 10;

@@ -49,7 +49,7 @@ impl Fields {
     /// The fields of a text; of more than any page has, those that come first.
     pub(super) fn read(text: &[u8]) -> Self {
         let fields = form_urlencoded::parse(text).into_owned();
-        Self(fields.take(limits::COMMANDS_PER_REQUEST).collect())
+        Self(fields.take(limits::FORM_FIELDS_MAX).collect())
     }
 
     /// The value of a field that is not empty.

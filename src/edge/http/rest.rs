@@ -34,10 +34,10 @@ pub(super) fn command_name(segment: &str) -> Option<String> {
 
 /// The name and value of each field, in the order of the form. What is no triple like `%41` stays.
 /// What is not UTF-8 is read as in JSON; `form_urlencoded` reads a cut character otherwise. Of more
-/// than a command may have, one more: enough to be refused.
+/// than a command may have, and the session, one more: enough to be refused.
 fn pairs(form: &[u8]) -> impl Iterator<Item = (String, String)> {
     let pairs = form.trim_ascii().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-    pairs.take(limits::COMMANDS_PER_REQUEST + 1).map(|pair| {
+    pairs.take(limits::COMMANDS_PER_REQUEST + 2).map(|pair| {
         let mut parts = pair.splitn(2, |byte| *byte == b'=');
         let mut part = || {
             let raw = parts.next().unwrap_or_default();
