@@ -112,6 +112,7 @@ async fn whoever_moves_to_another_organisation_needs_room_there() {
     let second = log_in().await;
     let id = second.last().expect("there is room for others, here");
     let refused = switch(id).await;
+    assert_eq!(code(&refused["1"]), -95018, "{refused}");
     let text = refused["1"]["errorMessages"][0].as_str().expect("a text");
     assert!(text.contains("limits.sessions") && text.contains("share"), "{refused}");
 }

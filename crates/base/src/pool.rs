@@ -135,7 +135,7 @@ pools! {
         reason: "Each live session takes about a kilobyte of memory.",
         memory: Some(Memory { bytes: 1024, part: 8 }),
         makes_way: MakesWay::Nobody,
-        refused: "The login fails with -95011; MQTT 5: CONNACK 0x89, before: 3.",
+        refused: "The login fails with -95011; MQTT 5: CONNACK 0x89, before: 3. session.org.switch: -95018.",
     };
     AdminSessions: PoolInfo {
         name: "admin_sessions",

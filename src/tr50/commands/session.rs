@@ -70,7 +70,8 @@ commands! {
     "session.org.list" => org_list, [WRONG_SESSION_KIND],
         "Lists the organisations the user may work in.",
         "`result`, `recentOrgs`; of a part of the list also `count`, and `slug` in each";
-    "session.org.switch" => org_switch where check_switches, [NOT_FOUND, WRONG_SESSION_KIND],
+    "session.org.switch" => org_switch where check_switches,
+        [NOT_FOUND, WRONG_SESSION_KIND, LIMIT_REACHED],
         "Moves the session to another organisation.",
         "";
 }
