@@ -536,7 +536,7 @@ async fn a_full_server_moves_no_files() {
     let request = b"GET /file/010101010101010101010101 HTTP/1.0\r\n\r\n";
     let parts = [
         "503 Service Unavailable",
-        "retry-after: 1",
+        "Retry-After: 1",
         r#""message":"the server is full for your address: "#,
     ];
     assert_parts(&server.exchange(&[request]).await, &parts);
