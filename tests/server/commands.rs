@@ -43,6 +43,7 @@ replies! {
     the_replies_of_a_full_disk: "full_disk.txt";
     the_replies_of_limits: "limits.txt";
     the_replies_of_shares: "shares.txt";
+    the_replies_of_a_full_server: "full.txt";
     the_replies_of_alarm: "alarm.txt";
     the_replies_of_attribute: "attribute.txt";
     the_replies_of_diag: "diag.txt";
