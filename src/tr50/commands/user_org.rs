@@ -41,7 +41,7 @@ commands! {
          there is so in another organisation of theirs; it must not be the only one.",
         "",
         "roles and flags" where authorize::check_grants_all;
-    "user.org.set" => set where check_switches, [NOT_FOUND, WRONG_SESSION_KIND],
+    "user.org.set" => set where check_switches, [NOT_FOUND, WRONG_SESSION_KIND, LIMIT_REACHED],
         "Moves the session to another organisation, as `session.org.switch`; the name of the API of \
          2012.",
         "";
