@@ -282,7 +282,7 @@ pub fn org_switch(call: &Call<'_>, params: Switch) -> Result<After<Done>, Failur
         None => access,
     });
     let access = access.ok_or_else(|| Failure::not_found(format!("Organisation \"{named}\"")))?;
-    call.app.directory().may_move(call.session, access.org.id)?;
+    call.app.directory().may_move(call.session, &access)?;
     let switch = SessionChange::Switch(call.session.clone(), Arc::new(access));
     // What was changed since the rights were looked up did not find the session there.
     let refresh = SessionChange::Refresh(call.session.clone());

@@ -320,14 +320,19 @@ impl Directory {
         self.by_org.get(&org).map_or(0, |roster| roster.value().read().len())
     }
 
-    /// Whether there is room for a session in another organisation, which it leaves its own for.
+    /// Whether there is room for a session in another organisation, for whose rights there it leaves
+    /// its own. Administrators have to get in.
     ///
     /// # Errors
     /// The limit of sessions is reached there.
-    pub fn may_move(&self, session: &Session, org: OrgId) -> Result<(), OverShare> {
-        let context = session.context.read();
+    pub fn may_move(&self, session: &Session, there: &Access) -> Result<(), OverShare> {
+        let (context, org) = (session.context.read(), there.org.id);
         let here = context.access.org.id;
-        if here == org || session.detached || session.end.get().is_some() {
+        if here == org
+            || there.is_administrators()
+            || session.detached
+            || session.end.get().is_some()
+        {
             return Ok(());
         }
         let principal = session.who.principal_id();
