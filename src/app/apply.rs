@@ -117,7 +117,7 @@ impl App {
         now: Timestamp,
     ) -> Applied {
         let events = self.change_sessions(changes, now);
-        let mut goodbyes = Goodbyes::of(&events, &self.pace);
+        let mut goodbyes = Goodbyes::of(&events, (&self.pace, &self.pools));
         if closes_at_once {
             goodbyes.close();
         }
@@ -168,7 +168,7 @@ impl App {
             let events = self.change_sessions(changes.by_ref().take(limits::ENDED_STEP), now);
             let recorded = self.record_with(&events, acts.first());
             stored = stored.and_then(|before: Receipt| Ok(recorded?.and(before)));
-            goodbyes.append(Goodbyes::of(&events, &self.pace));
+            goodbyes.append(Goodbyes::of(&events, (&self.pace, &self.pools)));
         }
         (stored, goodbyes)
     }
@@ -248,7 +248,7 @@ impl App {
 
     /// Records what nobody waits for; connections of ended sessions close now.
     pub(super) fn notify(&self, events: &Events) {
-        let goodbyes = Goodbyes::of(events, &self.pace);
+        let goodbyes = Goodbyes::of(events, (&self.pace, &self.pools));
         Applied::new(self.record(events), goodbyes).detach();
     }
 

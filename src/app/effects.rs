@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use base::pool::Pools;
 use base::{Code, Failure, OrgId, ThingDefId, UserId, carried_on, limits};
 use rules::directory::{Event, Events, Principal, PrincipalId, Reason, Session};
 use rules::identity::{Access, RecordChanges};
@@ -159,21 +160,22 @@ impl From<SessionChange> for Effects {
 #[derive(Default)]
 pub struct Goodbyes {
     ended: Vec<(Arc<Session>, Reason)>,
-    pace: Option<Arc<Pace>>,
+    /// And which organisations belong together.
+    pace: Option<(Arc<Pace>, Arc<Pools>)>,
     closed: bool,
     /// Those that go with the replies of others, too: they close with the last of them.
     shared: Vec<Arc<Self>>,
 }
 
 impl Goodbyes {
-    pub(super) fn of(events: &Events, pace: &Arc<Pace>) -> Self {
+    pub(super) fn of(events: &Events, (pace, pools): (&Arc<Pace>, &Arc<Pools>)) -> Self {
         let ended = |event: &Event| match event {
             Event::Ended(session, reason) => Some((session.clone(), *reason)),
             _ => None,
         };
         let ended: Vec<_> = events.iter().filter_map(ended).collect();
         // Most ends close no connection of others.
-        let pace = (!ended.is_empty()).then(|| pace.clone());
+        let pace = (!ended.is_empty()).then(|| (pace.clone(), pools.clone()));
         Self { ended, pace, closed: false, shared: Vec::new() }
     }
 
@@ -206,11 +208,12 @@ impl Goodbyes {
         let bound = |(session, _): &&(Arc<Session>, Reason)| session.outbox().is_some();
         let later = (self.pace.clone(), tokio::runtime::Handle::try_current());
         match later {
-            (Some(pace), Ok(runtime)) if self.ended.len() > limits::ENDED_STEP => {
+            (Some((pace, pools)), Ok(runtime)) if self.ended.len() > limits::ENDED_STEP => {
                 let ended: Vec<_> = self.ended.iter().filter(bound).cloned().collect();
                 runtime.spawn(async move {
                     for ended in &ended {
-                        pace.wait(ended.0.org_id(), limits::CLOSE_WORK).await;
+                        let tenant = pools.tenant_of(ended.0.org_id());
+                        pace.wait(tenant, limits::CLOSE_WORK).await;
                         close(ended);
                     }
                 });
