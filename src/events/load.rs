@@ -76,8 +76,8 @@ fn read(store: &dyn Store) -> Result<State, StoreError> {
             Some(class) => {
                 let numbers = value.as_chunks::<8>().0;
                 let number = |at: usize| numbers.get(at).map_or(0, |n| u64::from_be_bytes(*n));
-                let range =
-                    Range { bytes: number(0), last: number(1), trimmed: number(2), stale: false };
+                let (bytes, last, trimmed) = (number(0), number(1), number(2));
+                let range = Range { bytes, last, trimmed, ..Range::default() };
                 sums.insert((class, org), range);
             }
             None if class == 0 => {

@@ -134,6 +134,9 @@ struct Range {
     last: u64,
     /// The last number of which the row was removed to make room, or because it was old.
     trimmed: u64,
+    /// Behind which the oldest row is looked for: what was removed may not be committed yet, and rows
+    /// that are gone take time until the store has cleared them away.
+    skipped: u64,
     /// Whether its sum in the store is out of date.
     stale: bool,
 }
@@ -329,15 +332,21 @@ impl Events {
         let excess = shares::excess(&used, tenant, self.config.max_bytes);
         let Some(excess) = excess else { return Ok(false) };
         let mut left = excess.bytes;
+        let is_settled = self.tables.writer().waiting() == 0;
         let removed = self.remove_oldest(excess.class, excess.org, |_, bytes| {
             let wanted = left > 0;
             left = left.saturating_sub(bytes);
             wanted
         })?;
-        if removed == 0 && self.tables.writer().waiting() == 0 {
-            // The sum was too high: rows of it were lost with a commit that failed.
-            if let Some(range) = self.state.lock().ranges.get_mut(&(excess.class, excess.org)) {
-                (range.bytes, range.stale) = (0, true);
+        if removed == 0
+            && is_settled
+            && let Some(range) = self.state.lock().ranges.get_mut(&(excess.class, excess.org))
+        {
+            match std::mem::take(&mut range.skipped) {
+                // The sum was too high: rows of it were lost with a commit that failed.
+                0 => (range.bytes, range.stale) = (0, true),
+                // Or their removal was.
+                _ => {}
             }
         }
         (0..removed).for_each(|_| self.usage.count_evicted());
@@ -378,9 +387,8 @@ impl Events {
         let rows_of_refusals = (class == Class::Refusals).then(|| self.refusal_rows.lock());
         let prefix = sum_key(class, org);
         let step = limits::EVENTS_TRIMMED_STEP;
-        let trimmed = self.state.lock().ranges.get(&(class, org)).map_or(0, |range| range.trimmed);
-        // What was removed may not be committed yet: it is not to be found again.
-        let after = key(class, org, trimmed);
+        let before = self.state.lock().ranges.get(&(class, org)).copied().unwrap_or_default();
+        let after = key(class, org, before.skipped);
         let rows = self.tables.scan_prefix(Table::Events, &prefix, Some(&after), step)?;
         let mut batch = Batch::default();
         let (mut freed, mut upto) = (0, 0);
@@ -401,12 +409,13 @@ impl Events {
         state.shrink(class, org, freed);
         if let Some(range) = state.ranges.get_mut(&(class, org)) {
             range.trimmed = range.trimmed.max(upto);
+            range.skipped = upto;
         }
         state.put_sum(&mut batch, class, org);
         if let Err(error) = self.tables.submit(batch) {
             if let Some(range) = state.ranges.get_mut(&(class, org)) {
                 range.bytes += freed;
-                range.trimmed = trimmed;
+                (range.trimmed, range.skipped) = (before.trimmed, before.skipped);
             }
             return Err(error);
         }
