@@ -298,7 +298,13 @@ pub(super) fn refuse(version: Version, code: u8, why: Option<&str>, out: &mut Ve
 pub(super) fn refuse_full(packet: &Connect<'_>, out: &mut Vec<u8>) {
     let wants_words = packet.properties.request_problem_info.unwrap_or(true);
     let why = (packet.version == Version::V5 && wants_words).then_some(ADDRESS_FULL);
+    let (start, max) = (out.len(), packet.properties.packet_size_max);
     refuse(packet.version, reason::SERVER_BUSY, why, out);
+    if max.is_some_and(|max| out.len() - start > max.get() as usize) {
+        // [MQTT-3.2.2-19] of 5.
+        out.truncate(start);
+        refuse(packet.version, reason::SERVER_BUSY, None, out);
+    }
 }
 
 /// Which limit a login has reached, and whose, or that it is disabled; none if it failed for
