@@ -851,7 +851,7 @@ pub fn login_failure(error: &LoginError) -> Failure {
         }
         LoginError::Refused(Refusal::Busy) => {
             let sentence = "The server can't take another login now: too many passwords wait to be \
-                            checked; try again.";
+                            checked (password_checks); try again.";
             Failure::new(Code::BUSY, sentence)
         }
         LoginError::Store(error) if error.is_temporary() => error.as_failure(),

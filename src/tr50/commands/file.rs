@@ -336,7 +336,8 @@ fn no_room(error: TransferError) -> Failure {
             Failure::new(Code::STORAGE_FULL, Failure::from(over).message)
         }
         _ => {
-            let sentence = "The files of the organisation take all the room that it has.";
+            let sentence = "The files of the organisation take all the room that it has \
+                            (files.org_max_bytes).";
             Failure::new(Code::STORAGE_FULL, sentence)
         }
     }
