@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{OrgId, STRANGERS, limits};
 use mqtt::{PublishProperties, QoS};
@@ -84,13 +85,8 @@ impl App {
                     after = event.number();
                     for row in event.rows() {
                         if self.event_topics.has(row.org) {
-                            work += limits::EVENT_WORK * self.publish_event(row);
+                            self.publish_event(row, &mut work).await;
                         }
-                    }
-                    if work > limits::EVENT_TURN_WORK {
-                        self.readers_pace.wait(STRANGERS, std::mem::take(&mut work)).await;
-                        // Those who got them write them before there are more.
-                        tokio::task::yield_now().await;
                     }
                 }
                 self.readers_pace.wait(STRANGERS, work).await;
@@ -98,11 +94,18 @@ impl App {
         }
     }
 
-    /// Publishes an event to its organisation; how many got it.
-    fn publish_event(&self, row: &Seen) -> u32 {
+    /// Publishes an event to its organisation, in turn with others.
+    async fn publish_event(&self, row: &Seen, work: &mut Duration) {
         let (about, properties) = ((QoS::AtMostOnce, false), PublishProperties::default());
         let message = Message::new(&row.topic(), &row.text, about, &properties, self.clock.now());
-        self.broker.publish_live(row.org, message)
+        for count in self.broker.publish_live(row.org, message) {
+            *work += limits::EVENT_WORK * count;
+            if *work > limits::EVENT_TURN_WORK {
+                self.readers_pace.wait(STRANGERS, std::mem::take(work)).await;
+                // Those who got it write it before there are more.
+                tokio::task::yield_now().await;
+            }
+        }
     }
 
     /// Whether the message of an event is for somebody in its organisation.

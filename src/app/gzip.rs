@@ -1,12 +1,12 @@
 //! Compressed answers. Long ones are compressed on other threads. Over HTTP that is on half of the
 //! cores at most: an answer that is not compressed is as good. Over MQTT the client has asked for it:
-//! that is long work, and has turns.
+//! that is long work, and has turns, as it is to inflate a long request.
 
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{limits, yield_point};
+use base::{Failure, limits, yield_point};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
@@ -56,17 +56,43 @@ impl App {
 
     /// A long reply as a zlib stream, for who has this session.
     pub async fn deflate(&self, text: Vec<u8>, session: &Session) -> Vec<u8> {
-        let (org, principal) = (session.org_id(), session.who().principal_id());
         let text = Arc::new(text);
         let asked = Arc::downgrade(&text);
         // When nobody waits for it any more, the text is gone.
-        let work = move || asked.upgrade().map(|text| timed(|| deflated(&text)));
+        let work = move || asked.upgrade().map(|text| deflated(&text));
         // It does not panic; when the server stops, nobody waits for the reply.
-        let done = self.offload(Worker::Begun(org, principal), work).await.ok().flatten();
-        let (deflated, used) = done.unwrap_or_default();
-        self.cores.note(asker(session), used);
-        deflated
+        let done = self.offload_timed(worker(session).for_the_rest(), session, work).await;
+        done.ok().flatten().unwrap_or_default()
     }
+
+    /// What comes of this, which is a request to inflate, of who has this session.
+    ///
+    /// # Errors
+    ///
+    /// As [`App::offload`], or what comes of it.
+    pub async fn inflate(
+        &self,
+        session: &Session,
+        inflate: impl FnOnce() -> Result<Vec<u8>, Failure> + Send + 'static,
+    ) -> Result<Vec<u8>, Failure> {
+        self.offload_timed(worker(session), session, inflate).await?
+    }
+
+    /// As [`App::offload`]; its time counts for who has the session.
+    async fn offload_timed<T: Send + 'static>(
+        &self,
+        worker: Worker,
+        session: &Session,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (done, used) = self.offload(worker, move || timed(work)).await?;
+        self.cores.note(asker(session), used);
+        Ok(done)
+    }
+}
+
+fn worker(session: &Session) -> Worker {
+    Worker::Principal(session.org_id(), session.who().principal_id())
 }
 
 fn gzipped(text: &[u8]) -> Option<Bytes> {

@@ -20,6 +20,12 @@ pub(super) const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Subscribers that get a message in one go; then other tasks of the thread have their turn.
 pub(super) const FAN_OUT_STEP: usize = 256;
 
+/// Shared subscriptions of one filter, by name: each message goes to all of them at once.
+pub(super) const GROUPS_MAX: usize = 1000;
+
+/// Members of a shared subscription that are looked at for one that is connected and keeps up.
+pub(super) const MEMBERS_LOOKED_AT: usize = 64;
+
 /// Bytes of the rows of one step for sessions that have it kept: of the room that the store has for
 /// all a small part.
 pub(super) const FAN_OUT_STEP_BYTES: usize = 4 * 1024 * 1024;
@@ -36,6 +42,9 @@ pub(super) const SHOWN_ROWS: usize = 10;
 
 /// Bytes of either that are read at once for one client.
 pub(super) const PAGE_BYTES: usize = 1024 * 1024;
+
+/// What it counts to look for a retained message, in bytes that could be read meanwhile.
+pub(super) const LOOK_BYTES: usize = 1024;
 
 /// Topics of retained messages that are looked at in one go for one filter with wildcards.
 pub(super) const PAGE_LOOKS: usize = 4096;

@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::pool::OverShare;
-use base::{OrgId, Timestamp, limits as bounds, topic};
+use base::{OrgId, Timestamp, carried_on, limits as bounds, topic};
 use dashmap::DashMap;
 use mqtt::QoS;
 use parking_lot::{Mutex, RwLock};
@@ -101,6 +101,9 @@ pub enum Refusal {
         limits::LOGIN_KEPT_SESSIONS_MAX
     )]
     KeptSessions,
+    /// The filter has as many shared subscriptions as it may.
+    #[error("the filter has {} shared subscriptions, and no more are made", limits::GROUPS_MAX)]
+    Groups,
     /// The session is over: another connection took its name with a clean start, or its owner is
     /// gone.
     #[error("the session is over")]
@@ -118,6 +121,10 @@ pub struct Link {
 
 /// Bytes of the release of a message with QoS 2 in the store.
 pub const RELEASE_BYTES: usize = 1;
+
+/// Bytes of retained messages that are read at once for the filters of one SUBSCRIBE: most have one, or
+/// none. The rest is read as those under wildcards are, while others have their turns.
+pub const RETAINED_AT_ONCE_BYTES: usize = 64 * 1024;
 
 /// Topics on which only the server publishes, and which clients may subscribe to.
 const OWN_TOPICS: &str = "$events/";
@@ -464,12 +471,27 @@ impl Broker {
         if !stays {
             self.end(&session);
         }
-        for delivery in shared {
-            self.pass_on(&session, delivery);
+        let is_short = shared.len() <= limits::FAN_OUT_STEP;
+        let (broker, mut shared) = (self.clone(), shared.into_iter().peekable());
+        let mut pass_on_some = move || {
+            for delivery in shared.by_ref().take(limits::FAN_OUT_STEP) {
+                broker.pass_on(&session, delivery);
+            }
+            let goes_on = shared.peek().is_some();
+            if stays && !goes_on {
+                broker.store_or_log(&session);
+            }
+            goes_on
+        };
+        if is_short {
+            pass_on_some();
+            return;
         }
-        if stays {
-            self.store_or_log(&session);
-        }
+        tokio::spawn(carried_on(async move {
+            while pass_on_some() {
+                tokio::task::yield_now().await;
+            }
+        }));
     }
 
     /// Gives a message of a shared subscription to another member of the group, if one is there
@@ -818,6 +840,11 @@ impl Broker {
         if subscription.in_tree().is_some_and(|filter| !grantable(filter)) {
             return Err(Refusal::Filter);
         }
+        let org_id = session.org();
+        let is_full = |filter: &str| !self.org(org_id).tree.read().may_join(filter);
+        if subscription.in_tree().filter(|filter| topic::is_shared(filter)).is_some_and(is_full) {
+            return Err(Refusal::Groups);
+        }
         let held = inner.subscriptions().iter().position(|held| held.filter == subscription.filter);
         let ((org, who), shares) = (session.holder(), &*self.0.shares);
         let places = places(&subscription.filter);
@@ -867,9 +894,9 @@ impl Broker {
         true
     }
 
-    /// Has the retained messages come that a new subscription brings: those of a topic at once if the
-    /// store has room, others, and those under a filter with wildcards, when what is returned is asked
-    /// for.
+    /// Has the retained messages come that a new subscription brings: the one of a topic at once if the
+    /// store has room and no more than `at_once` bytes were read so, others, and those under a filter
+    /// with wildcards, when what is returned is asked for.
     ///
     /// # Errors
     /// The store failed.
@@ -877,14 +904,17 @@ impl Broker {
         &self,
         session: &Arc<Session>,
         subscription: &Subscription,
+        at_once: &mut usize,
         now: Timestamp,
     ) -> Result<Option<Replay>, StoreError> {
         let Some(filter) = subscription.in_tree().filter(|filter| !topic::is_shared(filter)) else {
             return Ok(None);
         };
         if !filter.contains(['+', '#'])
-            && self.deliver_retained(session, subscription, [filter], now)?
+            && *at_once > 0
+            && let Some(read) = self.deliver_retained(session, subscription, [filter], now)?
         {
+            *at_once = at_once.saturating_sub(read);
             return Ok(None);
         }
         let (filter, subscription) = (filter.into(), subscription.clone());
@@ -920,7 +950,7 @@ impl Broker {
         let after = replay.after.as_deref();
         let page = self.0.retained.page(session.org(), &replay.filter, after, now)?;
         let names = page.messages.iter().map(Message::topic);
-        if !self.deliver_retained(session, &replay.subscription, names, now)? {
+        if self.deliver_retained(session, &replay.subscription, names, now)?.is_none() {
             return Ok(Some(replay));
         }
         replay.after = page.after;
@@ -928,26 +958,28 @@ impl Broker {
     }
 
     /// Delivers what is retained now of these topics, about a page: in the order in which others take
-    /// its place, so that none comes behind the one that took its place. False if the store has no room
-    /// for that now; then nothing is delivered.
+    /// its place, so that none comes behind the one that took its place. How many bytes were read, about;
+    /// none if the store has no room for that now: then nothing is delivered.
     fn deliver_retained<'n>(
         &self,
         session: &Arc<Session>,
         subscription: &Subscription,
         names: impl IntoIterator<Item = &'n str>,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<usize>, StoreError> {
         let org = self.org(session.org());
         let order = org.order.lock();
         // Before anything is numbered.
         if session.is_kept() && !self.has_room(limits::PAGE_BYTES) {
-            return Ok(false);
+            return Ok(None);
         }
-        let (mut batch, mut row) = (Batch::default(), Vec::new());
+        let (mut batch, mut row, mut read) = (Batch::default(), Vec::new(), 0);
         for name in names {
+            read += limits::LOOK_BYTES;
             let Some(message) = self.0.retained.get(session.org(), name, now)? else { continue };
             row.clear();
             message.put_row(&mut row);
+            read += row.len();
             let delivery = Delivery {
                 qos: message.qos.min(subscription.qos()),
                 message: Arc::new(message),
@@ -964,7 +996,7 @@ impl Broker {
         }
         drop(self.0.tables.submit_admitted(batch)?);
         drop(order);
-        Ok(true)
+        Ok(Some(read))
     }
 
     // Deliveries.

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base::{OrgId, carried_on, limits as bounds, topic};
-use mqtt::QoS;
 use rules::directory::PrincipalId;
 use store::{Batch, Receipt, StoreError};
 use tokio::time::Instant;
@@ -14,7 +13,7 @@ use super::message::Message;
 use super::retained::Unretained;
 use super::session::{Offered, Session};
 use super::shares::NOBODY;
-use super::tree::{Match, Matches};
+use super::tree::{Match, Matches, Page, Tree};
 use super::{Broker, Org, limits};
 
 /// How far a message got at once.
@@ -57,10 +56,13 @@ pub struct Publishing {
     by: Publisher<'static>,
     org: Option<Arc<Org>>,
     message: Arc<Message>,
-    /// Those that get it, the first last.
-    matches: Matches,
-    /// Those of them that have it kept.
+    listed: Listed,
+    /// Whether it is those now who have it kept: all others have it.
+    keeps: bool,
+    /// Those of them that were met.
     kept: Vec<Match>,
+    /// Whether there are more.
+    more_kept: bool,
     /// What goes to the store with it.
     batch: Batch,
     /// Whether anything of it is to be stored.
@@ -71,6 +73,30 @@ pub struct Publishing {
     unretained: Option<Unretained>,
     crowded: bool,
     receipt: Receipt,
+}
+
+/// Those that get a message, page by page.
+#[derive(Default)]
+struct Listed {
+    start: Page,
+    /// A page, the first last.
+    matches: Matches,
+    /// The next one, if there is one.
+    next: Option<Page>,
+}
+
+impl Listed {
+    /// Lists the first of who is subscribed now; whether there were many filters to look at.
+    fn begin(&mut self, tree: &Tree, name: &str, from: Option<u64>) -> bool {
+        self.start = tree.first_page(from);
+        self.list(tree, name, self.start)
+    }
+
+    fn list(&mut self, tree: &Tree, name: &str, page: Page) -> bool {
+        let collected = tree.collect(name, &page, &mut self.matches);
+        self.next = collected.next.map(|next| page.from_session(next));
+        collected.levels > limits::DEAR_LEVELS
+    }
 }
 
 /// What became of a message.
@@ -103,18 +129,16 @@ impl Broker {
         }
         let found = self.0.orgs.get(&org).map(|found| found.clone());
         let from = by.session.map(Session::number);
-        let (mut matches, mut looked_at) = (Matches::new(), 0);
+        let (mut listed, mut dear) = (Listed::default(), false);
         if let (Some(found), false) = (&found, message.retain) {
-            looked_at = found.tree.read().collect(name, from, &mut matches);
+            dear = listed.begin(&found.tree.read(), name, from);
         }
-        let dear = looked_at > limits::DEAR_LEVELS;
-        let is_kept =
-            |found: &Match| found.session.is_kept() && found.qos.min(message.qos) > QoS::AtMostOnce;
-        let stores = message.retain || !batch.0.is_empty() || matches.iter().any(is_kept);
+        let has_kept = || listed.matches.iter().any(|found| found.is_kept(&message));
+        let stores = message.retain || !batch.0.is_empty() || has_kept();
         let message = Arc::new(message);
-        if !stores && matches.len() <= limits::FAN_OUT_STEP {
+        if !stores && listed.next.is_none() && listed.matches.len() <= limits::FAN_OUT_STEP {
             let mut crowded = dear;
-            for found in matches {
+            for found in listed.matches {
                 crowded |= self.offer(&found, &message);
             }
             let receipt = Receipt::nothing();
@@ -129,8 +153,10 @@ impl Broker {
             stores,
             retains: message.retain,
             message,
-            matches,
+            listed,
+            keeps: false,
             kept: Vec::new(),
+            more_kept: false,
             batch,
             unretained: None,
             crowded: dear,
@@ -146,16 +172,32 @@ impl Broker {
     }
 
     /// Publishes one of the server's own messages, with QoS 0, to those who are connected and keep
-    /// up; how many there are.
-    pub fn publish_live(&self, org: OrgId, message: Message) -> u32 {
-        let Some(found) = self.0.orgs.get(&org).map(|found| found.clone()) else { return 0 };
-        let mut matches = Matches::new();
-        found.tree.read().collect(message.topic(), None, &mut matches);
-        let message = Arc::new(message);
-        for found in &matches {
-            self.offer(found, &message);
+    /// up: to some with each step, which says how many.
+    pub fn publish_live(
+        &self,
+        org: OrgId,
+        message: Message,
+    ) -> impl Iterator<Item = u32> + Send + use<> {
+        let org = self.0.orgs.get(&org).map(|found| found.clone());
+        let (broker, message) = (self.clone(), Arc::new(message));
+        let (mut listed, mut page) = (Listed::default(), None);
+        if let Some(org) = &org {
+            page = Some(org.tree.read().first_page(None));
         }
-        matches.len() as u32
+        std::iter::from_fn(move || {
+            listed.list(&org.as_ref()?.tree.read(), message.topic(), page?);
+            page = listed.next;
+            let some = std::mem::take(&mut listed.matches);
+            for found in &some {
+                broker.offer(found, &message);
+            }
+            Some(some.len() as u32)
+        })
+    }
+
+    /// Whether a topic, which is not one of the server's own, falls under any filter.
+    pub fn has_filter(&self, org: OrgId, name: &str) -> bool {
+        self.0.orgs.get(&org).is_some_and(|org| org.tree.read().has(name))
     }
 
     /// Publishes where nobody waits for it.
@@ -165,7 +207,12 @@ impl Broker {
         };
         match self.publish(org, message, Publisher::gone(by), Batch::default()) {
             Some(Ok(FanOut::More(publishing))) => {
+                let Some(place) = self.0.shares.fan_out((org, by), publishing.bytes()) else {
+                    self.note(Offered::Dropped);
+                    return;
+                };
                 tokio::spawn(carried_on(async move {
+                    let _place = place;
                     publishing.finish(bounds::WITHHELD_WAIT).await.map_err(log)
                 }));
             }
@@ -189,37 +236,64 @@ impl Broker {
 }
 
 impl Publishing {
-    /// Hands the message to some subscribers; none if there are more. Those that are connected come
-    /// first.
+    /// Hands the message to some subscribers; none if there are more. Those that do not have it kept
+    /// come first.
     fn run(&mut self) -> Result<Option<Published>, StoreError> {
         if std::mem::take(&mut self.retains) {
             self.retain()?;
         }
         let mut steps = limits::FAN_OUT_STEP;
-        while let Some(found) = self.matches.pop() {
-            if found.qos.min(self.message.qos) != QoS::AtMostOnce && found.session.is_kept() {
-                self.kept.push(found);
-                continue;
+        while let Some(found) = self.listed.matches.pop() {
+            if found.is_kept(&self.message) {
+                // Of several pages, they come when all others have it.
+                if self.keeps || self.is_last() || found.shared.is_some() {
+                    self.kept.push(found);
+                } else {
+                    self.more_kept = true;
+                }
+            } else if !self.keeps {
+                self.crowded |= self.broker.offer(&found, &self.message);
+                steps -= 1;
+                if steps == 0 && !self.listed.matches.is_empty() {
+                    return Ok(None);
+                }
             }
-            self.crowded |= self.broker.offer(&found, &self.message);
-            steps -= 1;
-            if steps == 0 && !self.matches.is_empty() {
+        }
+        if self.keeps || self.is_last() {
+            let has_rows = !self.kept.is_empty() || !self.batch.0.is_empty();
+            if has_rows && self.waits() {
+                return Ok(None);
+            }
+            self.keep()?;
+            if !self.kept.is_empty() {
                 return Ok(None);
             }
         }
-        let has_rows = !self.kept.is_empty() || !self.batch.0.is_empty();
-        if has_rows && self.waits() {
-            return Ok(None);
+        if self.is_last() {
+            return Ok(Some(Published {
+                receipt: std::mem::take(&mut self.receipt),
+                unretained: self.unretained,
+                crowded: self.crowded,
+            }));
         }
-        self.keep()?;
-        if !self.kept.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Published {
-            receipt: std::mem::take(&mut self.receipt),
-            unretained: self.unretained,
-            crowded: self.crowded,
-        }))
+        let next = self.listed.next.take().unwrap_or_else(|| {
+            (self.keeps, self.more_kept, self.stores) = (true, false, true);
+            self.listed.start.from_session(0)
+        });
+        let org = self.org();
+        self.listed.list(&org.tree.read(), self.message.topic(), next);
+        Ok(None)
+    }
+
+    /// Whether nobody gets it beside those who are listed.
+    const fn is_last(&self) -> bool {
+        self.listed.next.is_none() && !self.more_kept
+    }
+
+    /// About the memory that it takes.
+    pub fn bytes(&self) -> usize {
+        let listed = self.listed.matches.capacity() + self.kept.capacity();
+        self.message.len() + self.batch.bytes() + listed * size_of::<Match>()
     }
 
     /// Hands the message to all, when the store has room, and gives others their turn in between.
@@ -258,7 +332,8 @@ impl Publishing {
     /// or for as many as do.
     fn step_bytes(&self) -> usize {
         let row = self.message.len() + limits::ROW_BYTES;
-        let rows = if self.retains || !self.matches.is_empty() { 1 } else { self.kept.len() };
+        let few = self.retains || !self.listed.matches.is_empty();
+        let rows = if few { 1 } else { self.kept.len() };
         row * rows.clamp(1, rows_of_step(row)) + self.batch.bytes()
     }
 
@@ -276,7 +351,7 @@ impl Publishing {
         (self.receipt, self.unretained) =
             self.broker.0.retained.change(self.org_id, &self.message, &self.by)?;
         drop(order);
-        org.tree.read().collect(self.message.topic(), self.from, &mut self.matches);
+        self.listed.begin(&org.tree.read(), self.message.topic(), self.from);
         Ok(())
     }
 
@@ -300,7 +375,7 @@ impl Publishing {
             let offered = found.session.keep(&self.broker.0.tables, delivery, &row, &mut batch)?;
             self.crowded |= self.broker.note(offered);
         }
-        if self.kept.is_empty() {
+        if self.kept.is_empty() && self.is_last() {
             batch.0.append(&mut self.batch.0);
         }
         // It had room before anything was numbered.

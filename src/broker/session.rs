@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -117,7 +118,7 @@ impl Subscription {
             qos: self.qos(),
             no_local: self.no_local,
             retain_as_published: self.retain_as_published,
-            id: self.id,
+            id: self.id.and_then(NonZeroU32::new),
         }
     }
 }

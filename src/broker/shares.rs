@@ -40,7 +40,23 @@ pub(super) struct BrokerShares {
     pub subscriptions: Mutex<Shares<PrincipalId>>,
     /// Bytes that wait in those that outlive their connections.
     pub waiting: Mutex<Shares<PrincipalId>>,
+    /// Bytes of messages that are on their way to many.
+    fan_outs: Mutex<Shares<PrincipalId>>,
     filters: Mutex<Filters>,
+}
+
+/// Room for a message that is on its way to many; it is given back when this is dropped.
+pub(super) struct FanOutPlace {
+    shares: Arc<BrokerShares>,
+    holder: Holder,
+    bytes: u64,
+}
+
+impl Drop for FanOutPlace {
+    fn drop(&mut self) {
+        let (org, who) = self.holder;
+        self.shares.fan_outs.lock().give_back(org, who, self.bytes);
+    }
 }
 
 #[derive(Debug)]
@@ -81,6 +97,7 @@ impl BrokerShares {
             waiting: Mutex::new(
                 shares(Pool::KeptBytes, config.waiting_bytes_max).within(disk.clone()),
             ),
+            fan_outs: Mutex::new(shares(Pool::FanOuts, limits::FAN_OUTS_BYTES_MAX)),
             filters: Mutex::new(Filters {
                 filters: shares(Pool::TopicFilters, config.filters_max as u64),
                 levels: levels.with_org_max(limits::ORG_WILDCARD_LEVELS_MAX),
@@ -98,6 +115,13 @@ impl BrokerShares {
             && has_room(&self.subscriptions.lock(), places)
             && has_room(filters, places)
             && has_room(levels, 1)
+    }
+
+    /// Takes room for a message of so many bytes that is on its way to many; none if there is none.
+    pub(super) fn fan_out(self: &Arc<Self>, holder: Holder, bytes: usize) -> Option<FanOutPlace> {
+        let ((org, who), bytes) = (holder, bytes as u64);
+        self.fan_outs.lock().take(org, who, bytes).ok()?;
+        Some(FanOutPlace { shares: self.clone(), holder, bytes })
     }
 
     /// Of sessions, subscriptions and bytes that wait, so much is held.

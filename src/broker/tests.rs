@@ -389,6 +389,98 @@ async fn what_waits_comes_a_mebibyte_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_message_for_many_reaches_each_of_them_once() {
+    let rig = Rig::new();
+    let mut links = Vec::new();
+    for number in 0..2 * limits::FAN_OUT_STEP + 10 {
+        // Of one login there are a hundred at most.
+        let principal = Principal::User(UserId::from_bytes([(number / 50) as u8; 12]));
+        let owner = Owner { principal, client_id: number.to_string().into() };
+        let (outbox, expiry_s) =
+            (Arc::new(Outbox::new(true)), if number % 3 == 0 { 0 } else { 1000 });
+        let begun = rig.broker.begin(&owner, (ORG, IDENTITY), expiry_s, (&outbox, &|| true));
+        let link = begun.expect("room");
+        rig.subscribe(&link, "t", (number % 2) as u8).await;
+        if number % 5 == 0 {
+            rig.subscribe(&link, "+", 1).await;
+        }
+        links.push(link);
+    }
+    for (payload, retain) in [(&b"1"[..], false), (b"2", true)] {
+        rig.publish("t", payload, QoS::AtLeastOnce, retain).await;
+        for (number, link) in links.iter().enumerate() {
+            let queued = rig.take(link, 10).await;
+            let got = queued.iter().filter_map(delivery).map(|d| (d.qos, d.message.payload()));
+            let qos =
+                if number % 2 == 1 || number % 5 == 0 { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+            assert_eq!(got.collect::<Vec<_>>(), [(qos, payload)], "{number}");
+            for seq in queued.iter().filter_map(delivery).map(|d| d.seq).filter(|seq| *seq > 0) {
+                rig.broker.acknowledged(link, seq, 1);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_messages_of_a_group_go_to_another_member_with_who_leaves() {
+    let rig = Rig::new();
+    let (first, second) = (rig.begin("a"), rig.begin("b"));
+    rig.subscribe(&first, "$share/g/t", 1).await;
+    let count = 2 * limits::FAN_OUT_STEP + 1;
+    for _ in 0..count {
+        rig.publish("t", b"1", QoS::AtLeastOnce, false).await;
+    }
+    rig.subscribe(&second, "$share/g/t", 1).await;
+    rig.broker.leave(first, 0, Vec::new(), NOW);
+    let mut got = 0;
+    while got < count {
+        tokio::task::yield_now().await;
+        rig.settle().await;
+        got += rig.take(&second, count).await.len();
+    }
+    assert_eq!(got, count);
+}
+
+#[tokio::test]
+async fn a_filter_has_a_thousand_groups() {
+    let rig = Rig::new();
+    let link = rig.begin("a");
+    for number in 0..limits::GROUPS_MAX {
+        rig.subscribe(&link, &format!("$share/{number}/t"), 0).await;
+    }
+    let like = link.session.with_subscriptions(|held| held[0].clone());
+    let subscribe = |filter: &str| {
+        let subscription = Subscription { filter: filter.into(), ..like.clone() };
+        rig.broker.subscribe(&link.session, subscription)
+    };
+    assert_eq!(subscribe("$share/one more/t"), Err(Refusal::Groups));
+    assert_eq!(subscribe("$share/7/t"), Ok(false));
+    assert_eq!(subscribe("$share/one more/u"), Ok(true));
+}
+
+#[tokio::test]
+async fn of_retained_messages_only_some_are_read_at_once() {
+    let rig = Rig::new();
+    let names: Vec<_> = (0..5).map(|number| format!("r/{number}")).collect();
+    let link = rig.begin("a");
+    for name in &names {
+        rig.publish(name, &[b'x'; 30_000], QoS::AtMostOnce, true).await;
+        rig.subscribe(&link, name, 0).await;
+    }
+    let held = link.session.with_subscriptions(<[_]>::to_vec);
+    let (mut at_once, mut later) = (RETAINED_AT_ONCE_BYTES, Vec::new());
+    for subscription in &held {
+        let replay = rig.broker.replay(&link.session, subscription, &mut at_once, NOW);
+        later.extend(replay.expect("read"));
+    }
+    assert_eq!((at_once, later.len(), rig.take(&link, 0).await.len()), (0, 2, 3));
+    for replay in later {
+        assert!(rig.broker.replay_page(&link.session, replay, NOW).expect("read").is_none());
+    }
+    assert_eq!(rig.take(&link, 0).await.len(), 2);
+}
+
+#[tokio::test]
 async fn no_retained_message_comes_behind_the_one_that_took_its_place() {
     let rig = Rig::new();
     for number in 0..2 * limits::PAGE_ROWS {
@@ -398,7 +490,7 @@ async fn no_retained_message_comes_behind_the_one_that_took_its_place() {
     let link = rig.begin("a");
     rig.subscribe(&link, "r/+", 0).await;
     let subscription = link.session.with_subscriptions(|held| held[0].clone());
-    let replay = rig.broker.replay(&link.session, &subscription, NOW).expect("read");
+    let replay = rig.broker.replay(&link.session, &subscription, &mut 1, NOW).expect("read");
     let replay = replay.expect("wildcards");
     rig.broker.before_replay(&replay).await.expect("room");
     let rest = rig.broker.replay_page(&link.session, replay, NOW).expect("read");

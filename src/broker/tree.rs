@@ -4,15 +4,17 @@
 //! publish visits what its topic passes: it costs what it matches, not what there is.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::pool::OverShare;
 use base::topic;
 use mqtt::QoS;
 use smallvec::SmallVec;
 
-use super::message::SubscriptionIds;
+use super::limits;
+use super::message::{Message, SubscriptionIds};
 use super::session::Session;
 use super::shares::{Holder, InTree, Ledger, places};
 
@@ -22,7 +24,7 @@ pub(super) struct Options {
     pub qos: QoS,
     pub no_local: bool,
     pub retain_as_published: bool,
-    pub id: Option<u32>,
+    pub id: Option<NonZeroU32>,
 }
 
 /// A shared subscription: the name of the group, and the filter behind it.
@@ -53,6 +55,8 @@ pub(super) struct Tree {
     wild: Node,
     /// Levels of filters with wildcards.
     levels: usize,
+    /// How many subscriptions came in all.
+    changes: u64,
 }
 
 /// For whom it is counted that a filter is there: for the session that has it longest.
@@ -79,7 +83,8 @@ struct Node {
 #[derive(Default)]
 struct Subscribers {
     members: Members,
-    groups: Vec<Group>,
+    /// By name.
+    groups: BTreeMap<Box<str>, Group>,
 }
 
 /// One subscriber mostly, or as many as there are devices.
@@ -87,14 +92,26 @@ struct Subscribers {
 enum Members {
     #[default]
     None,
-    One(Arc<Session>, Options),
-    Many(BTreeMap<u64, (Arc<Session>, Options)>),
+    One(Member),
+    /// By the number of the session.
+    Many(BTreeMap<u64, Member>),
+}
+
+struct Member {
+    session: Arc<Session>,
+    options: Options,
+    /// The change of the tree with which it came.
+    since: u64,
 }
 
 struct Group {
     shared: Arc<Shared>,
-    members: Vec<(Arc<Session>, Options)>,
-    next: AtomicUsize,
+    /// By the number of the session.
+    members: BTreeMap<u64, (Arc<Session>, Options)>,
+    /// The number at which the next one is looked for.
+    next: AtomicU64,
+    /// One that was connected when it was looked at last.
+    connected: AtomicU64,
 }
 
 impl Tree {
@@ -130,7 +147,11 @@ impl Tree {
         };
         match shared {
             Some(shared) => subscribers.join(shared, session, options),
-            None => subscribers.members.insert(session, options),
+            None => {
+                self.changes += 1;
+                let (session, since) = (session.clone(), self.changes);
+                subscribers.members.insert(Member { session, options, since });
+            }
         }
         let after = subscribers.payers();
         // Who has it longer pays from now on.
@@ -174,14 +195,12 @@ impl Tree {
         if is_wild(filter) { self.wild.at(filter) } else { self.exact.get(filter) }
     }
 
-    /// Collects everybody who gets a message with this topic; each once, and once more for each
-    /// shared subscription. `from`: the session of the publisher, for No Local. Returns how many
-    /// levels of filters with wildcards it had to look at.
-    pub(super) fn collect(&self, name: &str, from: Option<u64>, matches: &mut Matches) -> usize {
-        let mut visit = Visit { from, filters: 0, levels: 0 };
+    /// Collects who gets a message with this topic; each once, and once more for each shared
+    /// subscription.
+    pub(super) fn collect(&self, name: &str, page: &Page, matches: &mut Matches) -> Collected {
+        let mut visit = Visit { page, next: None, filters: 0, levels: 0 };
         if let Some(subscribers) = self.exact.get(name) {
-            subscribers.collect(from, matches);
-            visit.filters += 1;
+            subscribers.collect(&mut visit, matches);
         }
         if self.levels > 0 {
             match name.split_once('/') {
@@ -195,22 +214,77 @@ impl Tree {
                 _ => self.wild.collect(name, matches, &mut visit),
             }
         }
+        let next = visit.next;
+        if let Some(next) = next {
+            // Those behind it may be in the next page of another filter, too.
+            matches.retain(|found| found.shared.is_some() || found.session.number() < next);
+        }
         if visit.filters > 1 && matches.len() > 1 {
             merge(matches);
         }
-        visit.levels
+        Collected { next, levels: visit.levels }
+    }
+
+    /// Whether a topic that does not begin with `$` falls under any filter.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.exact.contains_key(name) || self.wild.has(name)
+    }
+
+    /// A page of those who are subscribed now.
+    pub(super) const fn first_page(&self, from: Option<u64>) -> Page {
+        Page { from, first: 0, has_shared: true, at: self.changes }
+    }
+
+    /// Whether a session may have another shared subscription, if it is one.
+    pub(super) fn may_join(&self, filter: &str) -> bool {
+        let Some(shared) = topic::parse_shared(filter) else { return true };
+        self.at(shared.filter).is_none_or(|subscribers| {
+            subscribers.groups.len() < limits::GROUPS_MAX
+                || subscribers.groups.contains_key(shared.group)
+        })
     }
 
     /// Another member of a shared subscription.
     pub(super) fn other_member(&self, shared: &Shared, than: u64) -> Option<Match> {
         let groups = &self.at(&shared.filter)?.groups;
-        groups.iter().find(|group| group.shared.group == shared.group)?.choose(Some(than))
+        groups.get(&shared.group)?.choose(Some(than))
     }
 }
 
-/// A walk through the filters for one message.
-struct Visit {
+/// Which of those who get a message are collected: [`limits::FAN_OUT_STEP`] of each filter, in the
+/// order of their sessions, so that the list of a message for many takes little memory.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Page {
+    /// The session of the publisher, for No Local.
     from: Option<u64>,
+    /// The number of the first session.
+    first: u64,
+    /// Whether shared subscriptions are in the page, too.
+    has_shared: bool,
+    /// Who subscribed later does not get it.
+    at: u64,
+}
+
+impl Page {
+    /// Another page, from a session on.
+    pub(super) const fn from_session(self, first: u64) -> Self {
+        Self { first, has_shared: false, ..self }
+    }
+}
+
+/// What there was to collect.
+pub(super) struct Collected {
+    /// The first session of the next page, if there is one.
+    pub(super) next: Option<u64>,
+    /// Levels of filters with wildcards that had to be looked at.
+    pub(super) levels: usize,
+}
+
+/// A walk through the filters for one page.
+struct Visit<'p> {
+    page: &'p Page,
+    /// The first session that is in no filter's page.
+    next: Option<u64>,
     /// Filters that matched.
     filters: usize,
     /// Levels that were looked at.
@@ -334,7 +408,21 @@ impl Node {
     }
 
     /// `rest`: the levels of the topic that are not passed yet.
-    fn collect(&self, rest: &str, matches: &mut Matches, visit: &mut Visit) {
+    fn has(&self, rest: &str) -> bool {
+        let (level, rest) = match rest.split_once('/') {
+            Some((level, rest)) => (level, Some(rest)),
+            None => (rest, None),
+        };
+        let is_in = |node: &Self| match rest {
+            None => !node.here.is_empty() || !node.below.is_empty(),
+            Some(rest) => node.has(rest),
+        };
+        let next = [self.levels.get(level), self.plus.as_deref()];
+        !self.below.is_empty() || next.into_iter().flatten().any(is_in)
+    }
+
+    /// `rest`: the levels of the topic that are not passed yet.
+    fn collect(&self, rest: &str, matches: &mut Matches, visit: &mut Visit<'_>) {
         visit.levels += 1;
         let (level, rest) = match rest.split_once('/') {
             Some((level, rest)) => (level, Some(rest)),
@@ -342,8 +430,7 @@ impl Node {
         };
         let mut found = |subscribers: &Subscribers| {
             if !subscribers.is_empty() {
-                subscribers.collect(visit.from, matches);
-                visit.filters += 1;
+                subscribers.collect(visit, matches);
             }
         };
         found(&self.below);
@@ -377,74 +464,79 @@ impl Subscribers {
     /// For whom it is counted that they are there.
     fn payers(&self) -> Payers {
         let filter = self.members.first().map(|session| session.holder());
-        let of_group = || self.groups.first()?.members.first().map(|(session, _)| session.holder());
+        let of_group = || {
+            let (_, group) = self.groups.first_key_value()?;
+            group.members.first_key_value().map(|(_, (session, _))| session.holder())
+        };
         Payers { filter, levels: filter.or_else(of_group) }
     }
 
-    fn group(&self, name: &str) -> Option<usize> {
-        self.groups.iter().position(|known| *known.shared.group == *name)
-    }
-
     fn has_member(&self, group: &str, session: &Session) -> bool {
-        let group = self.group(group).and_then(|index| self.groups.get(index));
-        let is = |(member, _): &(Arc<Session>, Options)| member.number() == session.number();
-        group.is_some_and(|group| group.members.iter().any(is))
+        self.groups.get(group).is_some_and(|group| group.members.contains_key(&session.number()))
     }
 
     fn join(&mut self, shared: topic::Shared<'_>, session: &Arc<Session>, options: Options) {
-        let index = self.group(shared.group).unwrap_or_else(|| {
-            let shared =
-                Arc::new(Shared { group: shared.group.into(), filter: shared.filter.into() });
-            self.groups.push(Group { shared, members: Vec::new(), next: AtomicUsize::new(0) });
-            self.groups.len() - 1
-        });
-        let Some(group) = self.groups.get_mut(index) else { return };
-        match group.members.iter_mut().find(|(member, _)| Arc::ptr_eq(member, session)) {
-            Some(member) => member.1 = options,
-            None => group.members.push((session.clone(), options)),
-        }
+        let made = || {
+            let shared = Shared { group: shared.group.into(), filter: shared.filter.into() };
+            let (shared, [next, connected]) = (Arc::new(shared), [0, 0].map(AtomicU64::new));
+            Group { shared, members: BTreeMap::new(), next, connected }
+        };
+        let group = self.groups.entry(shared.group.into()).or_insert_with(made);
+        group.members.insert(session.number(), (session.clone(), options));
     }
 
     /// Whether it was a member.
     fn leave(&mut self, group: &str, session: &Session) -> bool {
-        let Some(index) = self.group(group) else { return false };
-        let Some(group) = self.groups.get_mut(index) else { return false };
-        let before = group.members.len();
-        group.members.retain(|(member, _)| member.number() != session.number());
-        let gone = group.members.len() < before;
-        if group.members.is_empty() {
-            self.groups.swap_remove(index);
+        let Some(of_name) = self.groups.get_mut(group) else { return false };
+        let gone = of_name.members.remove(&session.number()).is_some();
+        if of_name.members.is_empty() {
+            self.groups.remove(group);
         }
         gone
     }
 
-    fn collect(&self, from: Option<u64>, matches: &mut Matches) {
+    fn collect(&self, visit: &mut Visit<'_>, matches: &mut Matches) {
+        visit.filters += 1;
+        let page = visit.page;
         match &self.members {
             Members::None => {}
-            Members::One(session, options) => matches.extend(found(session, *options, from)),
+            Members::One(member) => matches.extend(member.found(page)),
             Members::Many(members) => {
-                let members = members.values();
-                matches.extend(
-                    members.filter_map(|(session, options)| found(session, *options, from)),
-                );
+                let mut members = members.range(page.first..);
+                let some = members.by_ref().take(limits::FAN_OUT_STEP);
+                matches.extend(some.filter_map(|(_, member)| member.found(page)));
+                if let Some((next, _)) = members.next() {
+                    visit.next = Some(visit.next.map_or(*next, |first| first.min(*next)));
+                }
             }
         }
-        matches.extend(self.groups.iter().filter_map(|group| group.choose(None)));
+        if page.has_shared {
+            matches.extend(self.groups.values().filter_map(|group| group.choose(None)));
+        }
     }
 }
 
-fn found(session: &Arc<Session>, options: Options, from: Option<u64>) -> Option<Match> {
-    let own = options.no_local && from == Some(session.number());
-    (!own).then(|| Match::new(session, options, None))
+impl Member {
+    fn found(&self, page: &Page) -> Option<Match> {
+        let Self { session, options, .. } = self;
+        let own = options.no_local && page.from == Some(session.number());
+        let is_in = session.number() >= page.first && self.since <= page.at;
+        (is_in && !own).then(|| Match::new(session, *options, None))
+    }
 }
 
 impl Match {
+    /// Whether this message is kept for it.
+    pub(super) fn is_kept(&self, message: &Message) -> bool {
+        self.session.is_kept() && self.qos.min(message.qos) > QoS::AtMostOnce
+    }
+
     fn new(session: &Arc<Session>, options: Options, shared: Option<Arc<Shared>>) -> Self {
         Self {
             session: session.clone(),
             qos: options.qos,
             retain_as_published: options.retain_as_published,
-            ids: options.id.into_iter().collect(),
+            ids: options.id.map(NonZeroU32::get).into_iter().collect(),
             shared,
         }
     }
@@ -455,54 +547,79 @@ impl Members {
     fn first(&self) -> Option<&Arc<Session>> {
         match self {
             Self::None => None,
-            Self::One(session, _) => Some(session),
-            Self::Many(members) => members.values().next().map(|(session, _)| session),
+            Self::One(member) => Some(&member.session),
+            Self::Many(members) => members.values().next().map(|member| &member.session),
         }
     }
 
-    fn insert(&mut self, session: &Arc<Session>, options: Options) {
-        match self {
-            Self::None => *self = Self::One(session.clone(), options),
-            Self::One(first, held) if Arc::ptr_eq(first, session) => *held = options,
-            Self::One(first, held) => {
-                let first = (first.number(), (first.clone(), *held));
-                let second = (session.number(), (session.clone(), options));
-                *self = Self::Many([first, second].into());
+    /// Adds one, or changes its options.
+    fn insert(&mut self, new: Member) {
+        match std::mem::take(self) {
+            Self::None => *self = Self::One(new),
+            Self::One(held) if Arc::ptr_eq(&held.session, &new.session) => {
+                *self = Self::One(Member { since: held.since, ..new });
             }
-            Self::Many(members) => {
-                members.insert(session.number(), (session.clone(), options));
+            Self::One(held) => {
+                let by_number = |member: Member| (member.session.number(), member);
+                *self = Self::Many([held, new].map(by_number).into());
+            }
+            Self::Many(mut members) => {
+                let held = members.get(&new.session.number()).map(|held| held.since);
+                let since = held.unwrap_or(new.since);
+                members.insert(new.session.number(), Member { since, ..new });
+                *self = Self::Many(members);
             }
         }
     }
 
     fn remove(&mut self, number: u64) {
         match self {
-            Self::One(session, _) if session.number() == number => *self = Self::None,
+            Self::One(member) if member.session.number() == number => *self = Self::None,
             Self::Many(members) => {
                 members.remove(&number);
                 if members.is_empty() {
                     *self = Self::None;
                 }
             }
-            Self::None | Self::One(..) => {}
+            Self::None | Self::One(_) => {}
         }
     }
 }
 
 impl Group {
-    /// The next member that is connected and keeps up, else one that is connected, else any.
+    /// The next member that is connected and keeps up, else one that is connected, else any. Of many
+    /// that are away only some are looked at, the next time those behind them.
     fn choose(&self, not: Option<u64>) -> Option<Match> {
-        let count = self.members.len();
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let turns = (0..count).filter_map(|turn| self.members.get((first + turn) % count));
-        let turns = turns.filter(|(session, _)| not != Some(session.number()));
-        let (mut connected, mut any) = (None, None);
-        for member in turns {
+        let is_other = |(number, _): &(&u64, _)| not != Some(**number);
+        let first = self.next.load(Ordering::Relaxed);
+        let turns = self.members.range(first..).chain(self.members.range(..first));
+        let (mut connected, mut any, mut last) = (None, None, first);
+        for (number, member) in turns.filter(is_other).take(limits::MEMBERS_LOOKED_AT) {
+            last = *number + 1;
             match (member.0.is_connected(), member.0.is_crowded()) {
-                (true, false) => return Some(self.found(member)),
+                (true, false) => {
+                    connected = Some(member);
+                    break;
+                }
                 (true, true) => connected = connected.or(Some(member)),
                 (false, _) => any = any.or(Some(member)),
             }
+        }
+        if let (None, Some((session, _))) = (connected, any)
+            && self.members.len() <= limits::MEMBERS_LOOKED_AT
+        {
+            // All of them were looked at.
+            last = session.number() + 1;
+        }
+        self.next.store(last, Ordering::Relaxed);
+        let known = || {
+            let number = self.connected.load(Ordering::Relaxed);
+            let known = self.members.get_key_value(&number).filter(is_other);
+            known.map(|(_, member)| member).filter(|member| member.0.is_connected())
+        };
+        connected = connected.or_else(known);
+        if let Some((session, _)) = connected {
+            self.connected.store(session.number(), Ordering::Relaxed);
         }
         connected.or(any).map(|member| self.found(member))
     }
@@ -514,9 +631,10 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
-    use base::limits;
+    use base::limits as bounds;
     use base::pool::{Pool, Whose};
     use proptest::prelude::*;
+    use rules::directory::Outbox;
 
     use super::super::shares::BrokerShares;
     use super::*;
@@ -526,7 +644,8 @@ mod tests {
 
     fn matching(tree: &Tree, name: &str, from: Option<u64>) -> Vec<(u64, Vec<u32>)> {
         let mut matches = Matches::new();
-        tree.collect(name, from, &mut matches);
+        let page = tree.first_page(from);
+        assert_eq!(tree.collect(name, &page, &mut matches).next, None);
         let mut found: Vec<_> =
             matches.iter().map(|found| (found.session.number(), found.ids.to_vec())).collect();
         found.sort();
@@ -545,7 +664,7 @@ mod tests {
         let mut tree = Tree::default();
         let (sessions, shares) = sessions(2);
         for (id, filter) in [(1, "a/b"), (2, "a/+"), (3, "#"), (4, "a/b/#"), (5, "a/c")] {
-            let options = Options { id: Some(id), ..OPTIONS };
+            let options = Options { id: NonZeroU32::new(id), ..OPTIONS };
             assert_eq!(tree.insert(filter, &sessions[0], options, &mut &*shares), Ok(()));
         }
         assert_eq!(tree.insert("$share/g/a/#", &sessions[0], OPTIONS, &mut &*shares), Ok(()));
@@ -569,7 +688,7 @@ mod tests {
         let turns: Vec<_> = (0..4).flat_map(|_| matching(&tree, "a/b", None)).collect();
         assert_eq!(turns.iter().map(|turn| turn.0).collect::<Vec<_>>(), [0, 1, 2, 0]);
         let mut matches = Matches::new();
-        tree.collect("a/b", None, &mut matches);
+        tree.collect("a/b", &tree.first_page(None), &mut matches);
         let shared = matches[0].shared.clone().expect("a group");
         for _ in 0..3 {
             let other = tree.other_member(&shared, 1).expect("there are others");
@@ -579,6 +698,56 @@ mod tests {
             tree.remove("$share/g/a/+", session, &mut &*shares);
         }
         assert!(tree.wild.is_empty() && tree.other_member(&shared, 1).is_none());
+    }
+
+    #[test]
+    fn of_many_only_some_are_collected_at_once_and_each_once() {
+        let mut tree = Tree::default();
+        let count = 3 * limits::FAN_OUT_STEP as u64;
+        let (sessions, shares) = sessions(count + 1);
+        let (later, there) = sessions.split_last().expect("more than one");
+        let add = |tree: &mut Tree, filter: &str, session| {
+            assert_eq!(tree.insert(filter, session, OPTIONS, &mut &*shares), Ok(()));
+        };
+        for session in there {
+            add(&mut tree, "a/+", session);
+            // Of another filter the page reaches further.
+            if session.number() % 2 == 0 {
+                add(&mut tree, "a/b", session);
+            }
+        }
+        add(&mut tree, "$share/g/a/b", &sessions[0]);
+        let mut page = tree.first_page(Some(1));
+        add(&mut tree, "a/+", later);
+        let (mut found, mut shared) = (Vec::new(), 0);
+        loop {
+            let mut matches = Matches::new();
+            let collected = tree.collect("a/b", &page, &mut matches);
+            assert!(matches.len() <= limits::FAN_OUT_STEP + 1, "{}", matches.len());
+            shared += matches.iter().filter(|found| found.shared.is_some()).count();
+            let own = matches.iter().filter(|found| found.shared.is_none());
+            found.extend(own.map(|found| found.session.number()));
+            let Some(next) = collected.next else { break };
+            page = page.from_session(next);
+        }
+        assert_eq!((found, shared), ((0..count).collect(), 1));
+    }
+
+    #[test]
+    fn of_a_group_whose_members_are_away_one_that_is_there_is_found() {
+        let mut tree = Tree::default();
+        let count = 4 * limits::MEMBERS_LOOKED_AT as u64;
+        let (sessions, shares) = sessions(count);
+        for session in &sessions {
+            assert_eq!(tree.insert("$share/g/a", session, OPTIONS, &mut &*shares), Ok(()));
+        }
+        let there = sessions.last().expect("one");
+        there.attach(Arc::new(Outbox::new(true)), 1);
+        let chosen: Vec<_> = (0..8).map(|_| matching(&tree, "a", None)[0].0).collect();
+        // Until it is met.
+        assert_eq!(chosen.iter().filter(|number| **number == there.number()).count(), 5);
+        let shared = Shared { group: "g".into(), filter: "a".into() };
+        assert!(tree.other_member(&shared, there.number()).is_some());
     }
 
     #[test]
@@ -595,7 +764,7 @@ mod tests {
             })
         };
         let over = |whose| OverShare { pool: Pool::WildcardLevels, whose };
-        let max = limits::ORG_WILDCARD_LEVELS_MAX;
+        let max = bounds::ORG_WILDCARD_LEVELS_MAX;
         let first = fill(&sessions[0], "a").expect("a bound");
         assert_eq!(first, ((max - max / 16) / 100, over(Whose::Principal)));
         let second = fill(&sessions[1], "b").expect("a bound");
@@ -667,6 +836,7 @@ mod tests {
                 .collect();
             expected.sort_unstable();
             expected.dedup();
+            prop_assert_eq!(tree.has(&name), !expected.is_empty());
             let found: Vec<_> =
                 matching(&tree, &name, None).into_iter().map(|(number, _)| number).collect();
             prop_assert_eq!(found, expected);

@@ -117,11 +117,12 @@ pub trait Peer: Send + Sized {
     /// before it looks.
     fn set_waker(&self, waker: &Waker);
 
-    /// Writes what comes from elsewhere. `unsent`: the bytes that the peer has not read yet. True if
-    /// there is more, for when it has read some.
+    /// Writes what comes from elsewhere, until the pass is over. `unsent`: the bytes that the peer has not
+    /// read yet. True if there is more, for when it has read some.
     fn poll_pushed(
         &mut self,
         cx: &mut Context<'_>,
+        pass: &mut Pass,
         unsent: usize,
         out: &mut Vec<u8>,
     ) -> Result<bool, Self::Closing>;
@@ -262,12 +263,19 @@ enum Offered {
 /// What a connection does before others have their turn. If more comes than a few frames, the time in
 /// which it deals with that is bounded.
 #[derive(Default)]
-struct Pass {
+pub struct Pass {
     bytes: usize,
     begun: Option<Instant>,
 }
 
 impl Pass {
+    /// Whether others should have their turn, when some answers or deliveries were dealt with and there
+    /// are more.
+    pub fn is_over_after_some(&mut self) -> bool {
+        self.begin(limits::PASS_PART_BYTES + 1);
+        self.is_over()
+    }
+
     /// So many bytes are dealt with next.
     fn begin(&mut self, bytes: usize) {
         self.bytes += bytes;
@@ -488,7 +496,7 @@ impl<P: Peer> Connection<P> {
         if !self.owed.is_blocked() && self.poll_stop(cx) {
             return Err(self.peer.on_eof());
         }
-        loop {
+        for count in 1.. {
             // What is there waits until the peer has read what was sent before.
             self.held = self.unsent.len() + output.len() >= limits::READ_BYTES;
             if self.held {
@@ -497,8 +505,11 @@ impl<P: Peer> Connection<P> {
             }
             let Poll::Ready(Some(done)) = self.owed.poll_reply(cx, true) else { break };
             self.peer.finish(done, output, &mut self.owed)?;
+            if count % limits::REPLIES_IN_PART == 0 && pass.is_over_after_some() {
+                break;
+            }
         }
-        self.held |= self.peer.poll_pushed(cx, self.unsent.len(), output)?;
+        self.held |= self.peer.poll_pushed(cx, pass, self.unsent.len(), output)?;
         Ok(later)
     }
 

@@ -23,7 +23,7 @@ pub type Work<D> = Pin<Box<dyn Future<Output = D> + Send>>;
 pub struct Pending<F: Future> {
     /// What the next bytes wait for.
     work: Option<Work<F::Output>>,
-    /// Bytes that came with it.
+    /// Bytes that it holds.
     work_bytes: u32,
     others: Option<Box<Others<F>>>,
 }
@@ -160,10 +160,11 @@ impl<F: Future + Unpin> Pending<F> {
         self.work = Some(work);
     }
 
-    /// Notes how many bytes came with the work that the next bytes wait for, which holds them.
+    /// Notes that the work that the next bytes wait for holds so many bytes more.
     pub(super) fn note_blocked(&mut self, bytes: usize) {
         if self.is_blocked() {
-            self.work_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.work_bytes = self.work_bytes.saturating_add(bytes);
         }
     }
 

@@ -173,6 +173,9 @@ pub fn may_subscribe(session: &Session, filter: &str) -> bool {
 
 /// The way to those whose filters have wildcards.
 pub trait Wildcards: Send + Sync {
+    /// Whether a topic falls under any of them.
+    fn has(&self, org: OrgId, topic: &str) -> bool;
+
     /// Publishes to the organisation; drops the message if it would have to wait.
     fn publish(&self, org: OrgId, topic: &str, payload: &str);
 }
@@ -191,8 +194,8 @@ pub struct Feed {
 struct Readers {
     /// By the topic, with the thing's key.
     exact: HashMap<Box<str>, SmallVec<[Arc<Reader>; 1]>>,
-    /// Filters with wildcards, and how often each is subscribed to.
-    wild: HashMap<Box<str>, usize>,
+    /// How many subscriptions have filters with wildcards: who publishes there finds out which.
+    wild: usize,
 }
 
 struct Reader {
@@ -211,7 +214,7 @@ pub struct Subscription {
 
 enum What {
     Exact(Box<str>, Arc<Reader>),
-    Wild(Box<str>),
+    Wild,
 }
 
 impl Feed {
@@ -236,10 +239,9 @@ impl Feed {
         self.add(org, What::Exact(topic, reader))
     }
 
-    /// Notes that somebody in the organisation has subscribed to this filter, which
-    /// [`may_match`].
-    pub fn subscribe_wild(self: &Arc<Self>, org: OrgId, filter: &str) -> Subscription {
-        self.add(org, What::Wild(filter.into()))
+    /// Notes that somebody in the organisation has subscribed to a filter that [`may_match`].
+    pub fn subscribe_wild(self: &Arc<Self>, org: OrgId) -> Subscription {
+        self.add(org, What::Wild)
     }
 
     fn add(self: &Arc<Self>, org: OrgId, what: What) -> Subscription {
@@ -250,7 +252,7 @@ impl Feed {
             What::Exact(topic, reader) => {
                 readers.exact.entry(topic.clone()).or_default().push(reader.clone());
             }
-            What::Wild(filter) => *readers.wild.entry(filter.clone()).or_default() += 1,
+            What::Wild => readers.wild += 1,
         }
         Subscription { feed: self.clone(), org, what }
     }
@@ -282,14 +284,14 @@ impl Feed {
                 return;
             }
             let readers = of_org.exact.get(name.as_str()).cloned().unwrap_or_default();
-            let wild = of_org.wild.keys().any(|filter| topic::matches(filter, &name));
-            (name, readers, wild)
+            (name, readers, of_org.wild > 0)
         };
-        if readers.is_empty() && !wild {
+        let wildcards = self.wildcards.get().filter(|found| wild && found.has(org, &name));
+        if readers.is_empty() && wildcards.is_none() {
             return;
         }
         let payload = payload();
-        if let (true, Some(wildcards)) = (wild, self.wildcards.get()) {
+        if let Some(wildcards) = wildcards {
             wildcards.publish(org, &name, &payload);
         }
         let payload = Bytes::from(payload);
@@ -315,16 +317,9 @@ impl Feed {
                     }
                 }
             }
-            What::Wild(filter) => {
-                if let Some(count) = readers.wild.get_mut(filter) {
-                    *count -= 1;
-                    if *count == 0 {
-                        readers.wild.remove(filter);
-                    }
-                }
-            }
+            What::Wild => readers.wild -= 1,
         }
-        if readers.exact.is_empty() && readers.wild.is_empty() {
+        if readers.exact.is_empty() && readers.wild == 0 {
             orgs.remove(&org);
         }
         self.subscriptions.fetch_sub(1, Ordering::Relaxed);
@@ -371,6 +366,10 @@ mod tests {
     }
 
     impl Wildcards for Got {
+        fn has(&self, _: OrgId, topic: &str) -> bool {
+            topic::matches("thing/+/property/t", topic)
+        }
+
         fn publish(&self, _: OrgId, topic: &str, payload: &str) {
             self.0.lock().push(format!("{topic}={payload}"));
         }
@@ -476,8 +475,8 @@ mod tests {
         feed.publish(org, &strange, topic, || unreachable!("that is everybody's own"));
         assert!(broker.take().is_empty());
 
-        let wild = feed.subscribe_wild(org, "thing/+/property/t");
-        let again = feed.subscribe_wild(org, "thing/+/property/t");
+        let wild = feed.subscribe_wild(org);
+        let again = feed.subscribe_wild(org);
         drop((own, wild));
         publish(org, "3");
         assert_eq!((pushed(&first).len(), pushed(&second).len(), broker.take().len()), (0, 1, 1));

@@ -208,7 +208,8 @@ impl Pending {
         Self { work: Work::Later(Box::pin(work)), bytes, waits_for_device, only_looks, holds_up }
     }
 
-    /// Bytes of the reply that is held back, as far as it was written at once.
+    /// Bytes of the reply that is held back, as far as it was written at once, or what they may become
+    /// before a device is waited for.
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -364,6 +365,11 @@ pub fn execute(
         let reply = Reply::from_bytes(out.split_off(start));
         let bytes = reply.bytes();
         let unsent = Unsent { reply, waiting, ..Unsent::default() };
+        // What is written until the last of those that wait for a device is not known yet.
+        let bytes = match waits_for_device(rest) {
+            true => bytes.max(limits::REPLY_BYTES_BEFORE_DEVICE),
+            false => bytes,
+        };
         let waits_for_device = waits_for_device(commands.get(index..).unwrap_or_default());
         let is_one = index == 0 && rest.is_empty();
         let only_looks = is_one && first.as_ref().is_some_and(|(_, later)| later.only_looks);

@@ -11,6 +11,7 @@ use serde_json::json;
 use support::http::metrics;
 use support::mqtt::{Connect, Wire, frame, text};
 use support::process::resident_of;
+use support::tcp::Lines;
 use support::{
     Endpoints, SOON, ServerProcess, TestServer, call, connect, eventually, reply, sessions,
 };
@@ -198,6 +199,53 @@ async fn where_a_reply_goes_counts_until_it_has_gone() {
         drop(asker);
         eventually("all is given back", async || used(&server).await == 0).await;
     }
+}
+
+#[tokio::test]
+async fn a_reply_counts_while_a_device_is_waited_for() {
+    const COUNT: usize = 50;
+    let (server, _dir) = start(&[]);
+    drop(Connect::thing(Version::V311, "target").open(&server).await);
+    let text = "t".repeat(limits::REPLY_BYTES_BEFORE_DEVICE / 3);
+    let echo = json!({ "command": "diag.echo", "params": { "text": text } });
+    let exec = json!({ "thingKey": "target", "method": "m", "ackTimeout": 100 });
+    let exec = json!({ "command": "method.exec", "params": exec });
+    let publish = json!({ "thingKey": "target", "key": "p", "value": 1 });
+    let publish = json!({ "command": "property.publish", "params": publish });
+    let (user, password) = ("operator@basicorg.example", "demo-operator-password");
+    let login = json!({ "command": "api.authenticate", "params": { "username": user, "password": password } });
+    // What is written at once, and what only when the store has answered.
+    let requests = [
+        (json!({ "1": echo, "2": echo, "3": exec }), 2 * text.len()),
+        (json!({ "1": publish, "2": echo, "3": exec }), limits::REPLY_BYTES_BEFORE_DEVICE),
+    ];
+    for (request, bytes) in requests {
+        let mut over_mqtt =
+            Connect::login(Version::V311, "asker", user, password).open(&server).await;
+        let count = async |least: usize| {
+            eventually("calls that wait", async || used(&server).await >= least).await;
+        };
+        let frame = ask(Version::V311, "api/1", b"", request.to_string());
+        over_mqtt.send(&frame.repeat(COUNT)).await;
+        count(COUNT * bytes * 9 / 10).await;
+        drop(over_mqtt);
+        eventually("all is given back", async || used(&server).await == 0).await;
+        let login = json!({ "auth": login }).to_string();
+        let mut over_tcp = Lines::logged_in(&server, &login).await;
+        for _ in 0..COUNT {
+            over_tcp.send(&request.to_string()).await;
+        }
+        count(COUNT * bytes * 9 / 10).await;
+        drop(over_tcp);
+        eventually("all is given back", async || used(&server).await == 0).await;
+    }
+    // A device is not waited for with more.
+    let ping = json!({ "command": "diag.ping" });
+    let request = json!({ "1": echo, "2": echo, "3": echo, "4": exec, "5": ping, "auth": login });
+    let replies = support::http::post(&server, &request.to_string()).await;
+    let replies: serde_json::Value = serde_json::from_str(&replies).expect("JSON");
+    assert_eq!(replies["4"]["errorCodes"][0], -95013, "{}", replies["4"]);
+    assert_eq!(replies["5"]["success"], true);
 }
 
 #[tokio::test]

@@ -145,7 +145,9 @@ async fn what_is_no_request_is_answered_and_the_connection_goes_on() {
     let server = TestServer::start();
     let bomb = deflate(&" ".repeat(5 << 20));
     assert!(bomb.len() < 1 << 16);
-    let cases: [(&str, &[u8], i64); 9] = [
+    let long = deflate(&numbers());
+    let broken = long.get(..long.len() / 2).expect("half of it");
+    let cases: [(&str, &[u8], i64); 10] = [
         ("api/1", b"", MALFORMED),
         ("api/1", b"{", MALFORMED),
         ("api/1", b"[]", MALFORMED),
@@ -154,6 +156,7 @@ async fn what_is_no_request_is_answered_and_the_connection_goes_on() {
         ("apiz/1", b"", MALFORMED),
         ("apiz/1", ASK.as_bytes(), MALFORMED),
         ("apiz/1", b"\x78\xda\x00", MALFORMED),
+        ("apiz/1", broken, MALFORMED),
         ("apiz/1", &bomb, TOO_LARGE),
     ];
     for version in ALL {
@@ -188,6 +191,49 @@ async fn who_sends_what_inflates_to_nothing_good_is_slowed_down() {
     assert!((1..=45).contains(&refused), "{refused}");
 }
 
+/// A text of two megabytes that becomes no smaller than a third of that.
+fn numbers() -> String {
+    (0..300_000).map(|number| format!("{number:07}")).collect()
+}
+
+#[tokio::test]
+async fn a_long_compressed_request_keeps_its_place_and_outlives_its_connection() {
+    let server = TestServer::start();
+    let long = |params: &str| {
+        let command = format!(r#""command":"attribute.publish","params":{params}"#);
+        deflate(&format!(r#"{{"1":{{"pad":"{}",{command}}}}}"#, numbers()))
+    };
+    let current = async |wire: &mut Wire| {
+        let params = r#"{"thingKey":"gateway","key":"k"}"#;
+        let get = format!(r#"{{"1":{{"command":"attribute.current","params":{params}}}}}"#);
+        wire.send(&wire.publish(0, 0, "api/4", get)).await;
+        let reply = wire.message().await.payload;
+        let reply: Value = serde_json::from_slice(&reply).expect("JSON");
+        reply["1"]["params"]["value"].as_str().expect("a text").to_owned()
+    };
+    for version in ALL {
+        let mut wire = Connect::thing(version, "gateway").open(&server).await;
+        let first = wire.publish(2, 9, "apiz/1", long(r#"{"key":"k","value":"1"}"#));
+        let second = r#"{"1":{"command":"attribute.publish","params":{"key":"k","value":"2"}}}"#;
+        wire.send(&[first, wire.publish(0, 0, "api/2", second)].concat()).await;
+        wire.expect(&[0x40, 2, 0, 9]).await;
+        let mut replies = [wire.message().await.topic, wire.message().await.topic];
+        replies.sort();
+        assert_eq!(replies, ["reply/2", "replyz/1"]);
+        assert_eq!(current(&mut wire).await, "2");
+        // With the end of its connection right behind it.
+        let value = format!("{version:?}");
+        let request = long(&format!(r#"{{"key":"k","value":"{value}"}}"#));
+        wire.send(&wire.publish(0, 0, "apiz/3", request)).await;
+        drop(wire);
+        // Another one's: a session of its own would take the place of this.
+        let (user, password) = ("operator@basicorg.example", "demo-operator-password");
+        let reader = Connect::login(version, "reader", user, password);
+        let mut reader = reader.open(&server).await;
+        eventually("it is carried out", async || current(&mut reader).await == value).await;
+    }
+}
+
 #[tokio::test]
 async fn requests_and_replies_are_as_large_as_a_frame_may_be() {
     let server = TestServer::start();
@@ -202,7 +248,7 @@ async fn requests_and_replies_are_as_large_as_a_frame_may_be() {
     let reply: Value = serde_json::from_slice(&wire.message().await.payload).expect("JSON");
     assert_eq!(reply["1"]["params"]["text"].as_str().map(str::len), Some(largest));
     // Inflated, a request may be larger than its frame.
-    let numbers: String = (0..300_000).map(|number| format!("{number:07}")).collect();
+    let numbers = numbers();
     let request = echo(0).replace(r#""text":"""#, &format!(r#""text":"{numbers}""#));
     wire.send(&wire.publish(0, 0, "apiz/1", deflate(&request))).await;
     let reply: Value = serde_json::from_str(&inflate(&wire.message().await.payload)).expect("JSON");
@@ -368,6 +414,11 @@ async fn a_full_server_says_so() {
         }
         wire.expect_end().await;
     }
+    // It takes no packet that is as long as those words.
+    let small = Connect::thing(V5, "second").properties(&[0x27, 0, 0, 0, 64]);
+    let mut wire = Wire::open(&server, V5).await;
+    wire.send(&small.frame()).await;
+    wire.expect(&[0x20, 3, 0, 0x89, 0]).await;
     first.send(&first.publish(0, 0, "api", ASK)).await;
     assert_eq!(first.message().await.texts(), ("reply", DONE));
     first.send(DISCONNECT).await;

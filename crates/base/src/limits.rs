@@ -241,6 +241,10 @@ pub const INFLATE_RATIO_MAX: usize = 100;
 /// that is little work, and 8,000 equal letters are no attack.
 pub const INFLATE_ALWAYS_BYTES: usize = 64 * 1024;
 
+/// Bytes to which an `apiz` request is inflated at once, in a fraction of a millisecond; a longer one
+/// is inflated on a thread of long work.
+pub const INFLATE_AT_ONCE_BYTES: usize = 64 * 1024;
+
 /// Bytes of the shortest answer over HTTP that is compressed: a shorter one fits into a packet anyway.
 pub const GZIP_BYTES_MIN: usize = 1024;
 
@@ -558,6 +562,13 @@ pub const PASS_TIME: Duration = Duration::from_micros(250);
 /// Bytes that are dealt with between two looks at the time: some ten commands.
 pub const PASS_PART_BYTES: usize = 1024;
 
+/// Replies that came later and are written between two looks at the time.
+pub const REPLIES_IN_PART: usize = 16;
+
+/// Bytes of messages for a subscriber that are dealt with between two looks at the time: one that is
+/// not for it, after all, takes as long to find out.
+pub const DELIVERIES_PART_BYTES: usize = 4096;
+
 /// What a login takes beside the checks of who it is: a connection comes, is read, and closes
 /// (measured: 60 to 90 µs of a core).
 pub const LOGIN_WORK: Duration = Duration::from_micros(70);
@@ -577,6 +588,10 @@ pub const LONG_WORK_NICE: i32 = 5;
 /// scheduler of the system takes the core from it after a tick, up to 4 ms. Who yields gives away more
 /// than its share, so more often would make lists take much longer while the core is full.
 pub const YIELD_AFTER: Duration = Duration::from_millis(1);
+
+/// Bytes of messages on their way to many subscribers that nobody waits for: about ten thousand
+/// messages, each with the list of who gets it next.
+pub const FAN_OUTS_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Long work that waits for its turn, of all principals: some seconds of each core, were every one
 /// the longest listing. Who has most of it makes way.

@@ -246,6 +246,19 @@ pools! {
         refused: "What comes for the client is lost to it, and counted in \
                   tr50d_broker_messages_dropped_total; the publisher sees nothing.",
     };
+    FanOuts: PoolInfo {
+        name: "fan_outs",
+        unit: "bytes of messages that are on their way to many subscribers",
+        max: Max::Fixed(limits::FAN_OUTS_BYTES_MAX),
+        reason: "A message for more than some hundred subscribers goes from one to the next while others \
+                 have their turns. Where a client waits for that, it counts in `memory` for its connection; \
+                 here are those that nobody waits for: wills, changes of things, replies on topics of \
+                 applications.",
+        memory: Some(Memory { bytes: 1, part: 64 }),
+        makes_way: MakesWay::Nobody,
+        refused: "The message is lost to those who do not have it yet, and counted in \
+                  tr50d_broker_messages_dropped_total.",
+    };
     Connections: PoolInfo {
         name: "connections",
         unit: "connections",

@@ -32,7 +32,7 @@ struct Seen {
 /// Speaks a protocol of one frame, which ends with `!`, or with `?` if it causes work, during
 /// which the connection closes; or of questions, `#`, with an answer of a mebibyte each; or `*`,
 /// for three replies of as much as may wait, which come later; or `%`, for one that never comes; or
-/// `~`, which take long.
+/// `~`, which take long; or of what ends with `^`, for work that never ends.
 #[derive(Default)]
 struct Probe {
     seen: Arc<Mutex<Seen>>,
@@ -89,6 +89,10 @@ impl Peer for Probe {
             while begun.elapsed() < limits::PASS_TIME {}
             return Ok(bytes.len());
         }
+        if bytes.ends_with(b"^") {
+            owed.block(Box::pin(std::future::pending()));
+            return Ok(bytes.len());
+        }
         if bytes.ends_with(b"?") {
             self.works = true;
             owed.block(Box::pin(async {
@@ -121,7 +125,13 @@ impl Peer for Probe {
 
     fn set_waker(&self, _: &Waker) {}
 
-    fn poll_pushed(&mut self, _: &mut Context<'_>, _: usize, _: &mut Vec<u8>) -> Result<bool, ()> {
+    fn poll_pushed(
+        &mut self,
+        _: &mut Context<'_>,
+        _: &mut Pass,
+        _: usize,
+        _: &mut Vec<u8>,
+    ) -> Result<bool, ()> {
         if self.works { Err(()) } else { Ok(false) }
     }
 
@@ -353,6 +363,24 @@ async fn who_waits_for_memory_goes_on_however_often_it_is_short() {
     }
     drop(near);
     served.await.expect("served");
+}
+
+#[tokio::test]
+async fn what_is_worked_on_counts() {
+    let pools = Arc::<Pools>::default();
+    let memory = Memory::new(Some(64 * MEBIBYTE as u64), &pools);
+    let (mut near, _, served) = probe_in(MEBIBYTE, Some(memory));
+    let served = tokio::spawn(served);
+    let used = || pools.usage(Pool::Memory).used() as usize;
+    near.write_all(&[b'x'; MEBIBYTE / 2]).await.expect("sent");
+    settle().await;
+    let half = used();
+    near.write_all(b"^").await.expect("sent");
+    settle().await;
+    assert!(half >= MEBIBYTE / 2 && used() >= MEBIBYTE / 2, "{half} {}", used());
+    served.abort();
+    settle().await;
+    assert_eq!(used(), 0);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ::mqtt::packet::Ack;
 use ::mqtt::{Frame, Malformed, Packet, QoS, Version, decode, encode, reason};
-use base::{ConnInfo, STRANGERS, Timestamp, limits};
+use base::{ConnInfo, Failure, STRANGERS, Timestamp, limits};
 use rules::directory::{Outbox, Reason};
 
 use super::MqttServer;
@@ -22,7 +22,7 @@ use super::thing_command::Outcome;
 use super::topics::TopicWork;
 use super::traced;
 use crate::app::{Account, Asker, Cores, Lease, LoginCause, Payer, asker, stranger};
-use crate::edge::driver::{LastReplies, Peer};
+use crate::edge::driver::{LastReplies, Pass, Peer};
 use crate::edge::pending::{Held, Pending};
 use crate::edge::traced::Traced;
 use crate::edge::wrong_door::Met;
@@ -72,6 +72,8 @@ pub enum Done {
     Topics(TopicWork),
     /// The reply to a request.
     Reply(ReplyTo, tr50::Reply),
+    /// A long request was inflated.
+    Inflated(ReplyTo, Result<Vec<u8>, Failure>),
     /// A message was stored, or not, and is acknowledged.
     Stored {
         /// The quality of service of the PUBLISH.
@@ -382,6 +384,9 @@ impl Peer for Client {
             (Done::Reply(to, reply), Some(logged_in)) => {
                 reply.send(|body| logged_in.send_reply(&self.server, Reply { to, body }, out));
             }
+            (Done::Inflated(to, text), Some(logged_in)) => {
+                logged_in.inflated(&self.server, to, text, out, owed);
+            }
             (Done::Again { ack, releases: true }, Some(logged_in)) => {
                 logged_in.released(&self.server, ack, out, owed);
             }
@@ -470,12 +475,13 @@ impl Peer for Client {
     fn poll_pushed(
         &mut self,
         cx: &mut Context<'_>,
+        pass: &mut Pass,
         unsent: usize,
         out: &mut Vec<u8>,
     ) -> Result<bool, Closing> {
         self.send_pushed(unsent < limits::UNSENT_BYTES_MAX, out)?;
         match &mut self.logged_in {
-            Some(logged_in) => logged_in.poll_deliveries(cx, unsent, out),
+            Some(logged_in) => logged_in.poll_deliveries(cx, pass, unsent, out),
             None => Ok(false),
         }
     }

@@ -3,10 +3,32 @@
 
 use std::io::Read;
 
-use base::{Code, Failure, limits};
+use base::{Code, Failure, limits, yield_point};
 use flate2::read::ZlibDecoder;
 
 use crate::app;
+
+/// A request that came deflated.
+pub(super) enum Inflated {
+    /// Its text.
+    Text(Vec<u8>),
+    /// It is larger than what is inflated at once.
+    Long,
+}
+
+/// Inflates a request that came in a frame of at most `frame_max` bytes, unless that takes long.
+///
+/// # Errors
+///
+/// It is no zlib stream, or too large.
+pub(super) fn inflate_short(payload: &[u8], frame_max: usize) -> Result<Inflated, Failure> {
+    let (max, at_once) = (inflated_max(payload, frame_max), limits::INFLATE_AT_ONCE_BYTES);
+    match read(payload, max.min(at_once))? {
+        Some(text) => Ok(Inflated::Text(text)),
+        None if max > at_once => Ok(Inflated::Long),
+        None => Err(too_large(max)),
+    }
+}
 
 /// Inflates a request that came in a frame of at most `frame_max` bytes.
 ///
@@ -14,21 +36,38 @@ use crate::app;
 ///
 /// It is no zlib stream, or too large.
 pub(super) fn inflate(payload: &[u8], frame_max: usize) -> Result<Vec<u8>, Failure> {
+    let max = inflated_max(payload, frame_max);
+    read(payload, max)?.ok_or_else(|| too_large(max))
+}
+
+/// Bytes that such a request may have when it is inflated.
+pub(super) fn inflated_max(payload: &[u8], frame_max: usize) -> usize {
     let by_ratio = payload.len().saturating_mul(limits::INFLATE_RATIO_MAX);
-    let max = by_ratio
-        .max(limits::INFLATE_ALWAYS_BYTES)
-        .min(frame_max.saturating_mul(limits::INFLATE_FACTOR));
+    by_ratio.max(limits::INFLATE_ALWAYS_BYTES).min(frame_max.saturating_mul(limits::INFLATE_FACTOR))
+}
+
+/// The text; none if it has more than `max` bytes.
+fn read(payload: &[u8], max: usize) -> Result<Option<Vec<u8>>, Failure> {
     let mut text = Vec::new();
-    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-    let read = ZlibDecoder::new(payload).take(limit).read_to_end(&mut text);
-    if read.is_err() {
-        return Err(Failure::new(Code::MALFORMED, "The request is not a zlib stream (RFC 1950)."));
+    let mut decoder = ZlibDecoder::new(payload);
+    loop {
+        yield_point::pass();
+        let part = (max - text.len() + 1).min(limits::READ_BYTES) as u64;
+        match decoder.by_ref().take(part).read_to_end(&mut text) {
+            Ok(0) => return Ok(Some(text)),
+            Ok(_) if text.len() > max => return Ok(None),
+            Ok(_) => {}
+            Err(_) => {
+                let sentence = "The request is not a zlib stream (RFC 1950).";
+                return Err(Failure::new(Code::MALFORMED, sentence));
+            }
+        }
     }
-    if text.len() > max {
-        let sentence = format!("The request is larger than {max} bytes when it is inflated.");
-        return Err(Failure::new(Code::TOO_LARGE, sentence));
-    }
-    Ok(text)
+}
+
+fn too_large(max: usize) -> Failure {
+    let sentence = format!("The request is larger than {max} bytes when it is inflated.");
+    Failure::new(Code::TOO_LARGE, sentence)
 }
 
 /// Deflates a reply if the request was deflated.

@@ -36,6 +36,7 @@ use crate::broker::{
     Broker, FanOut, Message, Owner, Published, Publisher, Publishing, Session as BrokerSession,
     Unretained,
 };
+use crate::edge::driver::Pass;
 use crate::logging::PeerLog;
 use crate::peer_log;
 use crate::things::feed::{self, ThingTopic};
@@ -847,11 +848,12 @@ impl LoggedIn {
     pub fn poll_deliveries(
         &mut self,
         cx: &mut Context<'_>,
+        pass: &mut Pass,
         unsent: usize,
         out: &mut Vec<u8>,
     ) -> Result<bool, Closing> {
         match &mut self.topics {
-            Some(topics) => topics.poll_deliveries(cx, unsent, out),
+            Some(topics) => topics.poll_deliveries(cx, pass, unsent, out),
             None => Ok(false),
         }
     }

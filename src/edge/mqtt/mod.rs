@@ -58,6 +58,10 @@ pub fn serve(
 struct ByBroker(Broker, Clock);
 
 impl Wildcards for ByBroker {
+    fn has(&self, org: OrgId, topic: &str) -> bool {
+        self.0.has_filter(org, topic)
+    }
+
     fn publish(&self, org: OrgId, topic: &str, payload: &str) {
         let about = (QoS::AtLeastOnce, false);
         let (properties, now) = (PublishProperties::default(), self.1.now());

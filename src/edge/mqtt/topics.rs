@@ -26,9 +26,11 @@ use super::logged_in::{AckReason, ConnectOptions};
 use super::reply::Watcher;
 use crate::app::{EventSubscription, Sight, Worker, is_event_filter};
 use crate::broker::{
-    Delivery, Identity, Link, Owner, Place, Publishing, Queued, RELEASE_BYTES, Refusal, Replay,
-    Session as BrokerSession, Subscription, Unretained, packet_id,
+    Delivery, Identity, Link, Owner, Place, Publishing, Queued, RELEASE_BYTES,
+    RETAINED_AT_ONCE_BYTES, Refusal, Replay, Session as BrokerSession, Subscription, Unretained,
+    packet_id,
 };
+use crate::edge::driver::Pass;
 use crate::edge::pending::Work;
 use crate::things::feed::{self, ThingTopic};
 
@@ -257,12 +259,12 @@ impl Topics {
     fn grant(&mut self, wishes: impl Iterator<Item = Wish>) -> (Vec<u8>, Option<Box<str>>) {
         self.follow_access();
         self.follow_org();
-        let (mut codes, mut why) = (Vec::new(), None);
+        let (mut codes, mut why, mut at_once) = (Vec::new(), None, RETAINED_AT_ONCE_BYTES);
         for wish in wishes {
             // Each is looked for among all that are held: a packet has room for 250,000.
             let code = match codes.len() >= limits::SUBSCRIPTIONS_MAX {
                 true => Err(too_many()),
-                false => self.grant_one(wish),
+                false => self.grant_one(wish, &mut at_once),
             };
             codes.push(code.unwrap_or_else(|refused| {
                 why = refused.why.or(why.take());
@@ -272,8 +274,9 @@ impl Topics {
         (codes, why)
     }
 
-    /// Grants one filter; the granted QoS, or why not.
-    fn grant_one(&mut self, wish: Wish) -> Result<u8, AckReason> {
+    /// Grants one filter; the granted QoS, or why not. `at_once`: bytes of retained messages that may
+    /// still be read at once.
+    fn grant_one(&mut self, wish: Wish, at_once: &mut usize) -> Result<u8, AckReason> {
         let filter = &*wish.filter;
         if filter.len() > limits::FILTER_BYTES_MAX || !topic::valid_filter(filter) {
             return Err(reason::FILTER_INVALID.into());
@@ -325,15 +328,15 @@ impl Topics {
             RetainHandling::Never => false,
         };
         if wanted {
-            self.replay(&subscription);
+            self.replay(&subscription, at_once);
         }
         Ok(qos as u8)
     }
 
-    fn replay(&mut self, subscription: &Subscription) {
+    fn replay(&mut self, subscription: &Subscription, at_once: &mut usize) {
         let app = &self.server.app;
         let (broker, now) = (&app.broker, app.clock.now());
-        match broker.replay(&self.link.session, subscription, now) {
+        match broker.replay(&self.link.session, subscription, at_once, now) {
             Ok(Some(replay)) => {
                 self.replays.retain(|other| other.filter() != replay.filter());
                 self.replays.push(replay);
@@ -368,7 +371,7 @@ impl Topics {
         let (feed, filter) = (&self.server.app.feed, &*held.filter);
         let subscription = match (held.in_tree().map(unshared), ThingTopic::parse(filter)) {
             (Some(mapped), _) if feed::may_match(mapped) => {
-                Fed::Things(feed.subscribe_wild(session.org_id(), mapped))
+                Fed::Things(feed.subscribe_wild(session.org_id()))
             }
             (Some(mapped), _) if is_event_filter(mapped) => {
                 Fed::Events(self.server.app.event_topics.subscribe(session.org_id()))
@@ -565,18 +568,19 @@ impl Topics {
         }
     }
 
-    /// Writes what the broker delivers, as long as the client takes it; `unsent`: bytes that it has
-    /// not taken yet. True if there is more, for when it has taken some.
+    /// Writes what the broker delivers, as long as the client takes it and until the pass is over;
+    /// `unsent`: bytes that it has not taken yet. True if there is more, for when it has taken some.
     ///
     /// # Errors
     /// A packet id is in use twice, which the broker sees to.
     pub fn poll_deliveries(
         &mut self,
         cx: &mut Context<'_>,
+        pass: &mut Pass,
         unsent: usize,
         out: &mut Vec<u8>,
     ) -> Result<bool, Closing> {
-        loop {
+        for part in 0.. {
             self.poll_reading(cx);
             if !self.link.session.is_ready() && self.reading.is_some() {
                 return Ok(false);
@@ -584,14 +588,15 @@ impl Topics {
             if !self.link.session.is_ready() && self.replays.is_empty() {
                 return Ok(false);
             }
-            if unsent + out.len() >= limits::READ_BYTES {
+            if unsent + out.len() >= limits::READ_BYTES || part > 0 && pass.is_over_after_some() {
                 return Ok(true);
             }
             self.follow_access();
             if self.link.session.org() != self.access.org.id {
                 self.follow_org();
             }
-            let (mut queued, room) = (Vec::new(), limits::READ_BYTES - unsent - out.len());
+            let room = limits::READ_BYTES - unsent - out.len();
+            let (mut queued, room) = (Vec::new(), room.min(limits::DELIVERIES_PART_BYTES));
             let in_use = |pkid| self.inflight.is_used(pkid);
             let window = (self.inflight.window(), &in_use as _);
             let broker = &self.server.app.broker;
@@ -616,9 +621,10 @@ impl Topics {
             // What is being read wakes the task, and so does the acknowledgement that a full window
             // waits for.
             if !some && !begun {
-                return Ok(false);
+                break;
             }
         }
+        Ok(false)
     }
 
     /// Has more come from the store.
@@ -745,14 +751,14 @@ impl Topics {
         if self.check_feed(name).is_err() {
             return None;
         }
-        let (named, matched) = self.link.session.with_subscriptions(|held| {
-            let named = held.iter().any(|held| *held.filter == *name);
-            (named, held.iter().any(|held| topic::matches(unshared(&held.filter), name)))
-        });
-        if named {
+        let is_named = |held: &[Subscription]| held.iter().any(|held| *held.filter == *name);
+        let is_matched = |held: &[Subscription]| {
+            held.iter().any(|held| topic::matches(unshared(&held.filter), name))
+        };
+        if self.link.session.with_subscriptions(is_named) {
             return None;
         }
-        if matched {
+        if self.link.session.with_subscriptions(is_matched) {
             return Some(None);
         }
         // Subscribed to with `self`: clients sort messages by their filters.
@@ -831,7 +837,9 @@ fn too_many() -> AckReason {
 pub(super) fn refused(refusal: Refusal) -> AckReason {
     match refusal {
         Refusal::Filter | Refusal::Gone => reason::UNSPECIFIED.into(),
-        Refusal::Over(_) | Refusal::KeptSessions => AckReason::quota(&refusal.to_string()),
+        Refusal::Over(_) | Refusal::KeptSessions | Refusal::Groups => {
+            AckReason::quota(&refusal.to_string())
+        }
     }
 }
 

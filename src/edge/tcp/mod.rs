@@ -24,7 +24,7 @@ use crate::app::{
     Payer, Place, address_full, asker, login_failure, stranger,
 };
 use crate::edge::Stream;
-use crate::edge::driver::{self, LastReplies, Peer};
+use crate::edge::driver::{self, LastReplies, Pass, Peer};
 use crate::edge::pending::{Held, Pending, Work};
 use crate::edge::traced::Traced;
 use crate::edge::wrong_door::{self, Met};
@@ -188,11 +188,13 @@ impl Client {
         match executed {
             None => self.end_line(out),
             Some(pending) if pending.waits_for_device => {
-                owed.push_from_device(bytes, FromDevice(pending));
+                owed.push_from_device(bytes + pending.bytes(), FromDevice(pending));
             }
             Some(pending) => {
+                let written = pending.bytes();
                 let reply = async move { Done::Reply { reply: pending.await, login } };
-                return owed.block(Box::pin(reply));
+                owed.block(Box::pin(reply));
+                return owed.note_blocked(written);
             }
         }
         self.bind(login, out);
@@ -516,6 +518,7 @@ impl Peer for Client {
     fn poll_pushed(
         &mut self,
         _: &mut Context<'_>,
+        _: &mut Pass,
         unsent: usize,
         out: &mut Vec<u8>,
     ) -> Result<bool, Reason> {

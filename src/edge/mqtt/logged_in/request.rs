@@ -1,6 +1,5 @@
 //! The TR50 requests of a client, and the replies to them.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::{Future, ready};
 use std::sync::Arc;
@@ -13,11 +12,12 @@ use rules::directory::Push;
 
 use super::{Destination, LoggedIn};
 use crate::broker::Message;
+use crate::edge::mqtt::MqttServer;
 use crate::edge::mqtt::client::{Done, Owed};
+use crate::edge::mqtt::compress::{self, Inflated};
 use crate::edge::mqtt::inflight::delivered;
 use crate::edge::mqtt::promise::Promise;
 use crate::edge::mqtt::reply::{Reply, ReplyTo};
-use crate::edge::mqtt::{MqttServer, compress};
 use crate::tr50::dispatch::note_failed;
 use crate::tr50::exchange;
 use crate::tr50::{self, Pending};
@@ -73,31 +73,86 @@ impl LoggedIn {
             correlation_data: properties.correlation_data.map(Into::into),
             qos: publish.qos,
         };
-        let payload = match self.check(server, publish, compressed, now) {
-            Ok(payload) => payload,
-            Err((failure, ignore_response_topic)) => {
-                note_failed(&server.app, &self.caller, "", &failure, now);
-                if ignore_response_topic {
-                    to.response_topic = None;
-                }
-                let body = compress::deflate_if(compressed, failure.to_json());
-                return self.send_reply(server, Reply { to, body }, out);
+        if let Err(failure) = self.check_response_topic(publish) {
+            to.response_topic = None;
+            return self.refuse(server, to, &failure, now, out);
+        }
+        if !compressed {
+            return self.execute(server, to, publish.payload, now, out, owed);
+        }
+        let (app, frame_max) = (&server.app, server.app.config.limits.max_frame_bytes);
+        // Whether or not it is a request: who sends only zeros pays for them.
+        let charged = app.charge(&self.session, now);
+        match charged.and_then(|()| compress::inflate_short(publish.payload, frame_max)) {
+            Ok(Inflated::Text(text)) => self.execute(server, to, &text, now, out, owed),
+            Ok(Inflated::Long) => {
+                let (app, session) = (app.clone(), self.session.clone());
+                let payload = publish.payload.to_vec();
+                let text_bytes = compress::inflated_max(&payload, frame_max);
+                owed.block(Box::pin(async move {
+                    let inflate = move || compress::inflate(&payload, frame_max);
+                    Done::Inflated(to, app.inflate(&session, inflate).await)
+                }));
+                owed.note_blocked(text_bytes);
             }
-        };
-        let (mut body, held) = (Vec::new(), payload.len() + to.bytes());
+            Err(failure) => self.refuse(server, to, &failure, now, out),
+        }
+    }
+
+    /// Executes a long request that was inflated, or says why it can't be.
+    pub fn inflated(
+        &mut self,
+        server: &Arc<MqttServer>,
+        to: ReplyTo,
+        text: Result<Vec<u8>, Failure>,
+        out: &mut Vec<u8>,
+        owed: &mut Owed,
+    ) {
+        let now = server.app.clock.now();
+        match text {
+            Ok(text) => self.execute(server, to, &text, now, out, owed),
+            Err(failure) => self.refuse(server, to, &failure, now, out),
+        }
+    }
+
+    /// Executes a request whose text is there.
+    fn execute(
+        &mut self,
+        server: &Arc<MqttServer>,
+        to: ReplyTo,
+        text: &[u8],
+        now: Timestamp,
+        out: &mut Vec<u8>,
+        owed: &mut Owed,
+    ) {
+        let (mut body, held) = (Vec::new(), text.len() + to.bytes());
         let (app, room) = (&server.app, owed.has_room(held));
-        match exchange::on_connection(app, &self.caller, &payload, room, now, &mut body) {
-            None if compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
+        match exchange::on_connection(app, &self.caller, text, room, now, &mut body) {
+            None if to.compressed && body.len() > limits::DEFLATE_AT_ONCE_BYTES => {
                 let bytes = held + body.len();
                 let reply = ready(tr50::Reply::from_bytes(body));
                 owe(owed, bytes, self.deflated(server, to, reply, true));
             }
             None => {
-                let body = compress::deflate_if(compressed, body);
+                let body = compress::deflate_if(to.compressed, body);
                 self.send_reply(server, Reply { to, body }, out);
             }
-            Some(pending) => self.promise(server, to, payload.len(), pending, owed),
+            Some(pending) => self.promise(server, to, text.len(), pending, owed),
         }
+    }
+
+    /// Answers a request that is not executed.
+    fn refuse(
+        &mut self,
+        server: &Arc<MqttServer>,
+        to: ReplyTo,
+        failure: &Failure,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        note_failed(&server.app, &self.caller, "", failure, now);
+        let body = compress::deflate_if(to.compressed, failure.to_json());
+        self.send_reply(server, Reply { to, body }, out);
     }
 
     /// The commonest request: answered without MQTT 5's properties, to an asker who has no
@@ -195,33 +250,19 @@ impl LoggedIn {
         Promise::deflated(to, reply, only_looks, server.app.clone(), self.session.clone())
     }
 
-    /// The text of a request, if it may be executed; otherwise why not, and whether the response
-    /// topic is to be ignored.
-    fn check<'p>(
-        &self,
-        server: &MqttServer,
-        publish: &Publish<'p>,
-        compressed: bool,
-        now: Timestamp,
-    ) -> Result<Cow<'p, [u8]>, (Failure, bool)> {
-        if let Some(name) = publish.properties.response_topic
-            && !(may_respond_on(name)
-                && (Destination::of(name) != Destination::Broker || self.session.may_publish(name)))
+    /// Fails if the session may not publish to the response topic.
+    fn check_response_topic(&self, publish: &Publish<'_>) -> Result<(), Failure> {
+        let Some(name) = publish.properties.response_topic else { return Ok(()) };
+        if may_respond_on(name)
+            && (Destination::of(name) != Destination::Broker || self.session.may_publish(name))
         {
-            let sentence = format!(
-                "The response topic \"{}\" is not one that this session may publish to.",
-                excerpt(name)
-            );
-            return Err((Failure::new(Code::PERMISSION_DENIED, sentence), true));
+            return Ok(());
         }
-        if !compressed {
-            return Ok(publish.payload.into());
-        }
-        let frame_max = server.app.config.limits.max_frame_bytes;
-        // Whether or not it is a request: who sends only zeros pays for them.
-        let charged = server.app.charge(&self.session, now);
-        let payload = charged.and_then(|()| compress::inflate(publish.payload, frame_max));
-        payload.map(Into::into).map_err(|failure| (failure, false))
+        let sentence = format!(
+            "The response topic \"{}\" is not one that this session may publish to.",
+            excerpt(name)
+        );
+        Err(Failure::new(Code::PERMISSION_DENIED, sentence))
     }
 
     /// Sends a client the notice of mail that waits for it, right after its CONNACK: some never ask

@@ -202,10 +202,12 @@ impl LoggedIn {
         // A client of MQTT 5 can be told, and QoS 0 promises nothing. The end of others is spread
         // when the message is lost.
         let wait = if self.knows_only_acks(qos) { limits::WITHHELD_WAIT } else { Duration::ZERO };
+        let bytes = publishing.bytes();
         self.pause(owed, Done::Topics(lost), async move {
             let done = super::finished(publishing, wait).await;
             Done::Topics(TopicWork::Published { qos, pkid, done })
         });
+        owed.note_blocked(bytes);
     }
 
     /// A publish was not carried out, and its client will know only that by the missing

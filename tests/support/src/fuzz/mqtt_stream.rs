@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mqtt::packet::Connect;
 use mqtt::{ConnectProperties, Packet, Version, decode, encode};
-use tr50d::edge::driver::Peer as _;
+use tr50d::edge::driver::{Pass, Peer as _};
 use tr50d::edge::mqtt::client::{Client, Closing, Owed};
 
 use super::{Target, cut, pieces};
@@ -181,7 +181,7 @@ impl Line<'_> {
     /// What others have sent meanwhile, as far as it is there at once.
     fn pushed(&mut self) -> Result<(), Closing> {
         let (peer, out) = (&mut self.peer, &mut self.out);
-        let pushed = poll_fn(|cx| Poll::Ready(peer.poll_pushed(cx, 0, out)));
+        let pushed = poll_fn(|cx| Poll::Ready(peer.poll_pushed(cx, &mut Pass::default(), 0, out)));
         self.server.runtime.block_on(pushed).map(drop)
     }
 }
