@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::{OrgId, STRANGERS, limits};
@@ -23,6 +24,8 @@ use crate::events::{EVENTS_TOPIC, Seen, thing_of_text, topic_class};
 pub struct EventTopics {
     orgs: Mutex<HashMap<OrgId, usize>>,
     came: Notify,
+    /// The last event when the first of those who are there subscribed.
+    before: AtomicU64,
 }
 
 /// A subscription; it ends when this is dropped.
@@ -32,9 +35,14 @@ pub struct EventSubscription {
 }
 
 impl EventTopics {
-    /// Has the events of an organisation published from now on.
-    pub fn subscribe(self: &Arc<Self>, org: OrgId) -> EventSubscription {
-        *self.orgs.lock().entry(org).or_default() += 1;
+    /// Has the events of an organisation published that come behind the `last` one.
+    pub fn subscribe(self: &Arc<Self>, org: OrgId, last: u64) -> EventSubscription {
+        let mut orgs = self.orgs.lock();
+        if orgs.is_empty() {
+            self.before.store(last, Ordering::Relaxed);
+        }
+        *orgs.entry(org).or_default() += 1;
+        drop(orgs);
         self.came.notify_one();
         EventSubscription { topics: self.clone(), org }
     }
@@ -67,7 +75,7 @@ impl App {
             // One that came while nobody waited is remembered.
             self.event_topics.came.notified().await;
             let mut heard = self.events.listen();
-            let mut after = self.events.last();
+            let mut after = self.event_topics.before.load(Ordering::Relaxed);
             while !self.event_topics.is_empty() {
                 let Some(live) = self.events.live_after(after, limits::EVENTS_AT_ONCE) else {
                     // It has fallen behind what is in memory: what comes now counts more.

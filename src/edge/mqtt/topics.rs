@@ -374,7 +374,8 @@ impl Topics {
                 Fed::Things(feed.subscribe_wild(session.org_id()))
             }
             (Some(mapped), _) if is_event_filter(mapped) => {
-                Fed::Events(self.server.app.event_topics.subscribe(session.org_id()))
+                let app = &self.server.app;
+                Fed::Events(app.event_topics.subscribe(session.org_id(), app.events.last()))
             }
             (None, Some(name)) if ServedBy::of(filter) == ServedBy::Feed => {
                 let Some(thing) = name.key(session) else { return Err(reason::NOT_AUTHORIZED) };
