@@ -215,7 +215,7 @@ pub(super) fn sized_row(record: &Record) -> (Table, Vec<u8>, u64) {
     (table, key, bytes)
 }
 
-/// What a record takes in memory beside its row and its members: filters are read into trees.
+/// What a record takes in memory beside its row and its members: filters are read level by level.
 pub(super) fn beside_row(record: &Record) -> u64 {
     let Record::Role(role) = record else { return 0 };
     let filters = role.topic_publish.iter().chain(&role.topic_subscribe);

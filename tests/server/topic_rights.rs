@@ -416,7 +416,8 @@ async fn nobody_gives_topics_that_they_do_not_have() {
     let role = call(&mut operator, "role.find", r#"{"key":"made"}"#).await;
     assert_eq!(role["topicPublish"][0], "#");
     assert_eq!(role["topicSubscribe"].as_array().map(Vec::len), Some(2));
-    for bad in [r#"["a/#/b"]"#, r#"["$SYS/#"]"#, r#"["$share/g/a"]"#, r#"["%thing%/#"]"#] {
+    let deep = format!(r#"["{}a"]"#, "a/".repeat(64));
+    for bad in [r#"["a/#/b"]"#, r#"["$SYS/#"]"#, r#"["$share/g/a"]"#, r#"["%thing%/#"]"#, &deep] {
         let params = format!(r#"{{"key":"made","topicSubscribe":{bad}}}"#);
         let refused = reply(&mut operator, "role.update", &params).await;
         assert_eq!(refused["errorCodes"][0], -95005, "{bad} {refused}");

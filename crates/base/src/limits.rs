@@ -338,7 +338,8 @@ pub const RECORDS_PER_ORG_MAX: usize = 10_000;
 /// thousand users with their applications, or four thousand of the largest definitions.
 pub const RECORDS_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
-/// What a level of a topic filter of a role takes in memory beside its text (measured: 112 to 144).
+/// What a level of a topic filter of a role takes in memory beside its text, at most: its place and its
+/// set of filters.
 pub const TOPIC_LEVEL_BYTES: u64 = 128;
 
 /// Bytes of a topic filter for which it counts as one filter, and as one subscription; real ones are
@@ -708,6 +709,10 @@ pub const USER_AGENT_CHARS_MAX: usize = 200;
 
 /// Bytes of a topic filter. Real ones have some tens; a client's thousand may be kept for days.
 pub const FILTER_BYTES_MAX: usize = 1024;
+
+/// Levels of a topic filter of a role. Real ones have some ten; each publish of a holder is looked up level
+/// by level in each role, which may be hundreds, and each filter of a new role in those of who makes it.
+pub const ROLE_FILTER_LEVELS_MAX: usize = 64;
 
 /// Subscriptions of one MQTT connection.
 pub const SUBSCRIPTIONS_MAX: usize = 1000;

@@ -14,13 +14,14 @@ const THING_KEY: &str = "%thingKey%";
 const USER: &str = "%user%";
 
 /// The rule of the filters of roles.
-pub const TOPIC_FILTER_RULE: &str = "a topic filter of at most 1024 bytes that does not begin with \
-                                     \"$\", and has \"%\" in %thingKey% and %user% only";
+pub const TOPIC_FILTER_RULE: &str = "a topic filter of at most 1024 bytes and 64 levels that does \
+                                     not begin with \"$\", and has \"%\" in %thingKey% and %user% only";
 
 /// Whether a role may have this filter.
 pub fn is_topic_filter(text: &str) -> bool {
     let filter = filter_of(text, "x");
     text.len() <= limits::FILTER_BYTES_MAX
+        && text.split('/').count() <= limits::ROLE_FILTER_LEVELS_MAX
         && topic::valid_filter(&filter)
         && !filter.starts_with('$')
         && !filter.contains('%')
@@ -50,24 +51,33 @@ pub struct TopicRights {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicFilters(Arc<Root>);
 
+/// Level by level which filters have what there. A walk looks each level up once, however many filters
+/// go on from it: with nodes for what begins alike, 500 that differ only at their ends would be as many
+/// looks a level, in every publish.
 #[derive(PartialEq, Eq, Default, Debug)]
 struct Root {
-    node: Node,
+    /// How many there are.
+    count: usize,
+    levels: Vec<Level>,
     /// Whether one asks for the names of a user.
     named: bool,
 }
 
-/// The filters that begin with the levels that lead here.
+/// Filters of a role: a bit for each, by their numbers.
+type Set = SmallVec<[u64; 2]>;
+
+/// Which filters have what at a level.
 #[derive(PartialEq, Eq, Default, Debug)]
-struct Node {
+struct Level {
     /// In their order.
-    texts: Vec<(Box<str>, Self)>,
-    keyed: Vec<(Keyed, Self)>,
-    any: Option<Box<Self>>,
-    /// Whether a filter ends here.
-    here: bool,
-    /// Whether one ends with `#` behind this.
-    below: bool,
+    texts: Vec<(Box<str>, Set)>,
+    keyed: Vec<(Keyed, Set)>,
+    /// A `+`.
+    any: Set,
+    /// Nothing: they end before it.
+    end: Set,
+    /// A `#`.
+    below: Set,
 }
 
 /// A level with one of the session's own names in it, and the texts around it.
@@ -100,23 +110,21 @@ impl<'o> Own<'o> {
     }
 }
 
-/// The nodes that a filter has come to.
-type Nodes<'n> = SmallVec<[&'n Node; 8]>;
-
 /// The filter of all topics.
 static ALL: LazyLock<TopicFilters> = LazyLock::new(|| TopicFilters::new(["#"]));
 
 impl TopicFilters {
     /// Reads the filters of a role.
     pub fn new<'f>(filters: impl IntoIterator<Item = &'f str>) -> Self {
-        let mut root = Root::default();
-        for filter in filters {
-            // Nobody has both names.
-            if filter.contains(THING_KEY) && filter.contains(USER) {
-                continue;
-            }
-            root.named |= filter.contains(USER);
-            root.node.add(filter.split('/'));
+        // Nobody has both names.
+        let possible = |filter: &&str| !(filter.contains(THING_KEY) && filter.contains(USER));
+        let mut filters: Vec<_> = filters.into_iter().filter(possible).collect();
+        filters.sort_unstable();
+        filters.dedup();
+        let named = filters.iter().any(|filter| filter.contains(USER));
+        let mut root = Root { count: filters.len(), levels: Vec::new(), named };
+        for (number, filter) in filters.into_iter().enumerate() {
+            root.add(number, filter);
         }
         Self(Arc::new(root))
     }
@@ -195,12 +203,11 @@ impl TopicRights {
             }
         }
         let thing = own.filter(|_| !self.of_user);
-        let roots: Nodes<'_> = self.filters.iter().map(|one| &one.0.node).collect();
         if self.users.is_empty() {
-            return cover(roots, filter, Own { thing, user: None });
+            return cover(&self.filters, filter, Own { thing, user: None });
         }
         // Each of the names by itself: no filter has a part of both.
-        let by = |user: &str| cover(roots.clone(), filter, Own { thing, user: Some(user) });
+        let by = |user: &str| cover(&self.filters, filter, Own { thing, user: Some(user) });
         self.users.iter().any(|user| by(user))
     }
 }
@@ -210,84 +217,151 @@ fn is_level(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '+', '#', '\0'])
 }
 
-impl Node {
-    fn add<'l>(&mut self, levels: impl Iterator<Item = &'l str>) {
-        let mut node = self;
-        for level in levels {
-            node = match level {
-                "#" => return node.below = true,
-                "+" => node.any.get_or_insert_default(),
-                keyed if keyed.contains(THING_KEY) => node.at_key(Name::Thing, THING_KEY, keyed),
-                keyed if keyed.contains(USER) => node.at_key(Name::User, USER, keyed),
-                text => node.at_text(text),
+impl Root {
+    fn add(&mut self, number: usize, filter: &str) {
+        let mut depth = 0;
+        for level in filter.split('/') {
+            let at = self.at(depth);
+            let set = match level {
+                "#" => return put(&mut at.below, number),
+                "+" => &mut at.any,
+                keyed if keyed.contains(THING_KEY) => at.keyed(Name::Thing, THING_KEY, keyed),
+                keyed if keyed.contains(USER) => at.keyed(Name::User, USER, keyed),
+                text => at.text(text),
             };
+            put(set, number);
+            depth += 1;
         }
-        node.here = true;
+        put(&mut self.at(depth).end, number);
     }
 
-    fn at_text(&mut self, text: &str) -> &mut Self {
+    fn at(&mut self, depth: usize) -> &mut Level {
+        if self.levels.len() <= depth {
+            self.levels.resize_with(depth + 1, Level::default);
+        }
+        &mut self.levels[depth]
+    }
+}
+
+fn put(set: &mut Set, number: usize) {
+    let (word, bit) = (number / 64, number % 64);
+    if set.len() <= word {
+        set.resize(word + 1, 0);
+    }
+    set[word] |= 1 << bit;
+}
+
+fn meets(set: &[u64], other: &[u64]) -> bool {
+    set.iter().zip(other).any(|(word, other)| word & other != 0)
+}
+
+impl Level {
+    fn text(&mut self, text: &str) -> &mut Set {
         let found = self.texts.binary_search_by(|(known, _)| (**known).cmp(text));
         let index = found.unwrap_or_else(|index| {
-            // Most levels have one behind them.
+            // Most levels have one.
             self.texts.reserve_exact(1);
-            self.texts.insert(index, (text.into(), Self::default()));
+            self.texts.insert(index, (text.into(), Set::default()));
             index
         });
         &mut self.texts[index].1
     }
 
-    fn at_key(&mut self, name: Name, place: &str, level: &str) -> &mut Self {
+    fn keyed(&mut self, name: Name, place: &str, level: &str) -> &mut Set {
         let level = Keyed { name, around: level.split(place).map(Into::into).collect() };
         let found = self.keyed.iter().position(|(known, _)| *known == level);
         let index = found.unwrap_or_else(|| {
             self.keyed.reserve_exact(1);
-            self.keyed.push((level, Self::default()));
+            self.keyed.push((level, Set::default()));
             self.keyed.len() - 1
         });
         &mut self.keyed[index].1
     }
+}
 
-    /// The nodes behind a level of a filter.
-    fn behind<'n>(&'n self, level: &str, own: Own<'_>) -> impl Iterator<Item = &'n Self> {
-        let exact = level != "+";
-        let found = self.texts.binary_search_by(|(known, _)| (**known).cmp(level));
-        let text = found.ok().filter(|_| exact).map(|index| &self.texts[index].1);
-        let is = |keyed: &Keyed| {
-            exact && own.named(keyed.name).is_some_and(|own| is_around(level, &keyed.around, own))
-        };
-        let keyed = self.keyed.iter().filter(|(keyed, _)| is(keyed));
-        let keyed: Nodes<'_> = keyed.map(|(_, node)| node).collect();
-        text.into_iter().chain(keyed).chain(self.any.as_deref())
+/// The filters of a role that have come as far as what is looked for.
+struct Walk<'f> {
+    filters: &'f Root,
+    left: SmallVec<[u64; 8]>,
+}
+
+type Walks<'f> = SmallVec<[Walk<'f>; 4]>;
+
+impl<'f> Walk<'f> {
+    fn new(TopicFilters(filters): &'f TopicFilters) -> Self {
+        let words = (0..filters.count).step_by(64);
+        let left = words.map(|first| u64::MAX >> (64 - (filters.count - first).min(64)));
+        Self { filters, left: left.collect() }
+    }
+
+    /// Whether one of them is in this set of a level.
+    fn has(&self, depth: usize, set: fn(&Level) -> &Set) -> bool {
+        let set = self.filters.levels.get(depth).map(set);
+        set.is_some_and(|set| meets(set, &self.left))
+    }
+
+    /// Leaves those that have this text at this level; false if none has.
+    fn go_on(&mut self, depth: usize, text: &str, own: Own<'_>) -> bool {
+        let Some(level) = self.filters.levels.get(depth) else { return false };
+        let mut sets: SmallVec<[&Set; 8]> = SmallVec::new();
+        sets.push(&level.any);
+        if text != "+" {
+            let found = level.texts.binary_search_by(|(known, _)| (**known).cmp(text));
+            sets.extend(found.ok().map(|index| &level.texts[index].1));
+            let is = |keyed: &Keyed, set: &Set| {
+                let own = own.named(keyed.name).filter(|_| meets(set, &self.left));
+                own.is_some_and(|own| is_around(text, &keyed.around, own))
+            };
+            let keyed = level.keyed.iter().filter(|(keyed, set)| is(keyed, set));
+            sets.extend(keyed.map(|(_, set)| set));
+        }
+        let mut some = 0;
+        for (word, left) in self.left.iter_mut().enumerate() {
+            *left &= sets.iter().filter_map(|set| set.get(word)).fold(0, |all, word| all | word);
+            some |= *left;
+        }
+        some != 0
     }
 }
 
-/// Whether all names that a filter matches fall under filters from these nodes on. A wildcard of one
-/// level stands for a text that none of them has: what matches that matches every text.
-fn cover(mut nodes: Nodes<'_>, filter: &str, own: Own<'_>) -> bool {
+/// Whether all names that a filter matches fall under filters of these roles. A wildcard of one level
+/// stands for a text that none of them has: what matches that matches every text.
+fn cover(roles: &[TopicFilters], filter: &str, own: Own<'_>) -> bool {
     // A name has a level at least.
     let filter = if filter == "#" { "+/#" } else { filter };
+    let mut walks: Walks<'_> = roles.iter().map(Walk::new).collect();
+    let mut depth = 0;
     for level in filter.split('/') {
-        if nodes.iter().any(|node| node.below) {
+        if walks.iter().any(|walk| walk.has(depth, |level| &level.below)) {
             return true;
         }
         if level == "#" {
-            return cover_rest(nodes);
+            return cover_rest(walks, depth, own);
         }
-        nodes = nodes.iter().flat_map(|node| node.behind(level, own)).collect();
-    }
-    nodes.iter().any(|node| node.here || node.below)
-}
-
-/// Whether all names that go on from one of these nodes fall under a filter.
-fn cover_rest(mut nodes: Nodes<'_>) -> bool {
-    loop {
-        if nodes.iter().any(|node| node.below) {
-            return true;
-        }
-        if !nodes.iter().any(|node| node.here) {
+        walks.retain(|walk| walk.go_on(depth, level, own));
+        // A topic may have 65,535 levels.
+        if walks.is_empty() {
             return false;
         }
-        nodes = nodes.iter().filter_map(|node| node.any.as_deref()).collect();
+        depth += 1;
+    }
+    let ends = |walk: &Walk<'_>| {
+        walk.has(depth, |level| &level.end) || walk.has(depth, |level| &level.below)
+    };
+    walks.iter().any(ends)
+}
+
+/// Whether all names that go on from here fall under a filter.
+fn cover_rest(mut walks: Walks<'_>, mut depth: usize, own: Own<'_>) -> bool {
+    loop {
+        if walks.iter().any(|walk| walk.has(depth, |level| &level.below)) {
+            return true;
+        }
+        if !walks.iter().any(|walk| walk.has(depth, |level| &level.end)) {
+            return false;
+        }
+        walks.retain(|walk| walk.go_on(depth, "+", own));
+        depth += 1;
     }
 }
 
@@ -441,6 +515,45 @@ mod tests {
             check(bad, false);
         }
         check(&"x".repeat(1025), false);
+        check(&vec!["x"; 64].join("/"), true);
+        check(&vec!["x"; 65].join("/"), false);
+    }
+
+    #[test]
+    fn filters_that_go_on_together_are_looked_at_together() {
+        // Each goes on to the end, which is its own; stored ones may be deeper than new ones.
+        let one_of = |number: usize| {
+            let begin = (0..9).map(|bit| if number >> bit & 1 == 0 { "a" } else { "+" });
+            let levels: Vec<_> = begin.chain(["a"; 400]).collect();
+            format!("{}/end{number}", levels.join("/"))
+        };
+        let held: Vec<_> = (0..500).map(one_of).collect();
+        let filters = TopicFilters::new(held.iter().map(String::as_str));
+        // Of a level there is as much to look at as it has texts, not filters.
+        let looks = |level: &Level| level.texts.len();
+        let (last, before) = filters.0.levels[..410].split_last().expect("levels");
+        assert_eq!(looks(last), 500);
+        assert!(before.iter().all(|level| looks(level) == 1));
+        let rights = TopicRights::new([&filters], None);
+        let name = |end: &str| [&["a"; 409][..], &[end]].concat().join("/");
+        assert!(rights.allows(&name("end0"), None) && rights.allows(&name("end499"), None));
+        assert!(!rights.allows(&name("a"), None) && !rights.allows(&name("a/a"), None));
+        assert!(rights.covers(&held[77], None) && !rights.covers("a/#", None));
+    }
+
+    #[test]
+    fn more_filters_than_a_word_has_bits_are_told_apart() {
+        for count in [1, 63, 64, 65, 128, 129, 500, 700] {
+            let held: Vec<_> =
+                (0..count).map(|number| format!("a/{number:03}/%thingKey%")).collect();
+            let rights =
+                TopicRights::new([&TopicFilters::new(held.iter().map(String::as_str))], None);
+            for number in 0..count + 1 {
+                let name = format!("a/{number:03}/m");
+                assert_eq!(rights.allows(&name, Some("m")), number < count, "{count} {name}");
+            }
+            assert!(!rights.covers("a/+/m", Some("m")));
+        }
     }
 
     proptest! {
