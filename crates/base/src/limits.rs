@@ -225,6 +225,14 @@ pub const CONTROL_PAUSE: Duration = Duration::from_millis(50);
 /// Read buffer of one WebSocket: a device's packets are small, and most connections are idle.
 pub const WEBSOCKET_READ_BYTES: usize = 4096;
 
+/// Such reads, one after the other, until others have their turn: a frame may be six bytes of a message
+/// that goes on, and four reads 2,700 of those, which is some [`PASS_TIME`].
+pub const WEBSOCKET_READS_AT_ONCE: usize = 4;
+
+/// Messages of a WebSocket without a payload, pings among them, until others have their turn. A ping is a
+/// write, some microseconds.
+pub const WEBSOCKET_EMPTY_AT_ONCE: usize = 32;
+
 /// Room in a WebSocket message beside the payload: MQTT's header, topic and properties, or more
 /// packets.
 pub const WEBSOCKET_EXTRA_BYTES: usize = 128 * 1024;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use base::limits;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -195,12 +196,19 @@ pub(super) struct Counted<T> {
     inner: T,
     held: Arc<HeldBytes>,
     lease: Option<Lease>,
+    /// Reads until others have their turn; none: whoever reads sees to that.
+    reads: Option<usize>,
 }
 
 impl<T> Counted<T> {
     /// `inner`, of which so much is held, in this room.
     pub(super) fn new(inner: T, held: Arc<HeldBytes>, lease: Lease) -> Self {
-        Self { inner, held, lease: Some(lease) }
+        Self { inner, held, lease: Some(lease), reads: None }
+    }
+
+    /// The same for who reads until something is complete, as long as more comes.
+    pub(super) fn in_turns(self) -> Self {
+        Self { reads: Some(limits::WEBSOCKET_READS_AT_ONCE), ..self }
     }
 
     /// Bytes that came and are not used.
@@ -242,8 +250,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
         {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, error)));
         }
+        if this.reads == Some(0) {
+            this.reads = Some(limits::WEBSOCKET_READS_AT_ONCE);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        this.reads = this.reads.map(|reads| match read {
+            Poll::Ready(_) => reads - 1,
+            Poll::Pending => limits::WEBSOCKET_READS_AT_ONCE,
+        });
+        ready!(read)?;
         this.held.add(buf.filled().len() - before);
         Poll::Ready(Ok(()))
     }

@@ -75,7 +75,7 @@ pub(super) async fn byte_stream(
         .max_frame_size(Some(message_bytes_max));
     let held = Arc::<HeldBytes>::default();
     held.add(unread.len());
-    let stream = Counted::new(stream, held, lease);
+    let stream = Counted::new(stream, held, lease).in_turns();
     let socket =
         WebSocketStream::from_partially_read(stream, unread.into(), Role::Server, Some(config))
             .await;
@@ -155,7 +155,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Payloads<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let mut empty = 0;
         while self.received.is_empty() {
+            if empty == limits::WEBSOCKET_EMPTY_AT_ONCE {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            empty += 1;
             // A stalled peer does not keep its own messages from being read.
             if let Poll::Ready(Err(error)) = self.poll_send(cx) {
                 return Poll::Ready(Err(error));
@@ -210,5 +216,92 @@ fn into_io(error: Error) -> io::Error {
         Error::Io(error) => error,
         Error::ConnectionClosed | Error::AlreadyClosed => io::ErrorKind::BrokenPipe.into(),
         error => io::Error::new(io::ErrorKind::InvalidData, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use prometheus_client::metrics::counter::Counter;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::app::Unauthenticated;
+
+    /// Counts how often it is told to poll again.
+    #[derive(Default)]
+    struct Turns(AtomicUsize);
+
+    impl Wake for Turns {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A frame of a client, whose mask changes nothing.
+    fn frame(head: u8, payload: &[u8]) -> Vec<u8> {
+        [&[head, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+    }
+
+    /// Reads what is there until it says that more may come; how often others had their turn first,
+    /// and what came.
+    async fn read_all(bytes: &[u8]) -> (usize, Vec<u8>) {
+        let (mut far, near) = tokio::io::duplex(bytes.len());
+        far.write_all(bytes).await.expect("writing");
+        let pool = Unauthenticated::new(1 << 20, 1 << 20, Counter::default(), &Default::default());
+        let lease = Arc::new(pool).lease(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let near = Counted::new(near, Arc::default(), lease).in_turns();
+        let config = WebSocketConfig::default().read_buffer_size(limits::WEBSOCKET_READ_BYTES);
+        let socket = WebSocketStream::from_raw_socket(near, Role::Server, Some(config)).await;
+        let mut payloads = Payloads { socket, received: Bytes::new(), unsent: 0 };
+        let turns = Arc::<Turns>::default();
+        let waker = Waker::from(turns.clone());
+        let mut came = Vec::new();
+        let mut polls = 0;
+        loop {
+            let (mut room, woken) = ([0; 1024], turns.0.load(Ordering::Relaxed));
+            let mut buf = ReadBuf::new(&mut room);
+            let read =
+                Pin::new(&mut payloads).poll_read(&mut Context::from_waker(&waker), &mut buf);
+            if let Poll::Ready(read) = read {
+                read.expect("reading");
+                came.extend_from_slice(buf.filled());
+                continue;
+            }
+            // The runtime, too, has others in between, and wakes after them.
+            tokio::task::yield_now().await;
+            if turns.0.load(Ordering::Relaxed) == woken {
+                return (polls, came);
+            }
+            polls += 1;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_brings_nothing_leaves_others_their_turn() {
+        const COUNT: usize = 5_000;
+        let (binary, ping) = (frame(0x82, b""), frame(0x89, b""));
+        let last = frame(0x82, b"x");
+        for empty in [&binary, &ping] {
+            let (turns, came) = read_all(&[&empty.repeat(COUNT), &*last].concat()).await;
+            assert_eq!(came, b"x");
+            assert!(turns >= COUNT / limits::WEBSOCKET_EMPTY_AT_ONCE, "{turns}");
+        }
+        // One message that goes on and on.
+        let bytes = [frame(0x02, b""), frame(0, b"").repeat(COUNT), frame(0x80, b"x")].concat();
+        let at_once = limits::WEBSOCKET_READS_AT_ONCE * limits::WEBSOCKET_READ_BYTES;
+        let (turns, came) = read_all(&bytes).await;
+        assert_eq!(came, b"x");
+        assert!(turns >= bytes.len() / at_once, "{turns}");
+    }
+
+    #[tokio::test]
+    async fn packets_come_without_waiting() {
+        let packet = frame(0x82, &[7; 100]);
+        let (turns, came) = read_all(&packet.repeat(3)).await;
+        assert_eq!((turns, came.len()), (0, 300));
     }
 }
