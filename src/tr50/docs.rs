@@ -190,6 +190,11 @@ pub fn limits_page() -> String {
         ("thing", "things bound to it", limits::CHILDREN_MAX),
         ("thing", "series", limits::SERIES_PER_THING_MAX),
         ("MQTT client", "subscriptions", limits::SUBSCRIPTIONS_MAX),
+        (
+            "MQTT client",
+            "levels of filters that begin with `reply`, `replyz`, `notify`, `thing` or a wildcard",
+            limits::OWN_LEVELS_MAX,
+        ),
     ] {
         let _ = writeln!(text, "| {whose} | {most} {what} |");
     }

@@ -121,6 +121,39 @@ fn one_subscribe_gets_no_more_than_the_subscriptions_of_a_connection() {
 }
 
 #[test]
+fn what_each_reply_is_matched_with_is_bounded() {
+    let server = TestServer::start();
+    let mut stream = mqtt(&server, V5, "deep", "mower-1", "demo-token-basicorg");
+    let levels = "+/".repeat(498);
+    let deep = |number: usize| text(format!("reply/{levels}{number}"));
+    let mut filters = vec![0, 1, 0];
+    for number in 0..30 {
+        filters.extend_from_slice(&deep(number));
+        filters.push(1);
+    }
+    stream.write_all(&frame(0x82, &[&filters])).expect("sent");
+    let (first, body) = read_frame(&mut stream);
+    let (why, codes) = body.split_at(body.len() - 30);
+    assert_eq!((first, codes), (0x90, &[&[1; 20][..], &[0x97; 10]].concat()[..]));
+    assert!(String::from_utf8_lossy(why).contains("may have 10000 levels"));
+    // No level is left; what is held already may be asked for again, and other topics.
+    let ask = |stream: &mut TcpStream, pkid: u8, filter: &[u8]| {
+        stream.write_all(&frame(0x82, &[&[0, pkid, 0], filter, &[1]])).expect("sent");
+        let (first, body) = read_frame(stream);
+        (first, body.last().copied())
+    };
+    assert_eq!(ask(&mut stream, 2, &deep(7)), (0x90, Some(1)));
+    assert_eq!(ask(&mut stream, 3, &text("reply/#")), (0x90, Some(0x97)));
+    let filter = deep(7);
+    stream.write_all(&frame(0xa2, &[&[0, 4, 0], &filter])).expect("sent");
+    assert_eq!(read_frame(&mut stream), (0xb0, vec![0, 4, 0, 0]));
+    for (pkid, filter) in (5..).zip(["reply/#", "reply/+", "notify/#", "#", "+/x"]) {
+        assert_eq!(ask(&mut stream, pkid, &text(filter)).0, 0x90, "{filter}");
+    }
+    assert_eq!(ask(&mut stream, 10, &text("reply/0001")), (0x90, Some(1)));
+}
+
+#[test]
 fn only_a_normal_disconnect_takes_the_will_back() {
     let server = TestServer::start();
     let mut watcher = mqtt(&server, V5, "watcher", "mower-1", "demo-token-basicorg");

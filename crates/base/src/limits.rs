@@ -725,6 +725,11 @@ pub const ROLE_FILTER_LEVELS_MAX: usize = 64;
 /// Subscriptions of one MQTT connection.
 pub const SUBSCRIPTIONS_MAX: usize = 1000;
 
+/// Levels of the filters of one MQTT connection that the server's own topics can fall under: each reply is
+/// matched with all of them, in some tens of microseconds. All subscriptions that a client may have can
+/// have ten levels each; real ones have two to five.
+pub const OWN_LEVELS_MAX: usize = 10 * SUBSCRIPTIONS_MAX;
+
 /// Replies kept for a subscriber with the same login, in case the asker is gone.
 pub const UNCLAIMED_MAX: usize = 100;
 

@@ -881,7 +881,7 @@ impl LoggedIn {
         }
         let unclaimed = unclaimed.into_iter().flatten().map(Push::from);
         for push in unclaimed.chain(unread.into_iter().filter(|push| push.reply.is_some())) {
-            server.watchers.deliver(&self.principal, &push);
+            server.watchers.deliver(&self.principal, &push).await;
         }
         self.finish_without_client(server, owed);
         if self.will_bytes > 0 {
@@ -919,9 +919,12 @@ impl LoggedIn {
             };
             while let Some(done) = poll_fn(&mut poll_next).await {
                 if let Done::Reply(to, reply) = done {
-                    reply.send(|body| {
-                        server.watchers.deliver(&principal, &Push::from(Reply { to, body }));
-                    });
+                    let deliver = async |body| {
+                        let push = Push::from(Reply { to, body });
+                        server.watchers.deliver(&principal, &push).await;
+                        Vec::new()
+                    };
+                    reply.map(deliver).await.send(drop);
                 }
             }
         }));

@@ -133,8 +133,8 @@ impl Watchers {
     }
 
     /// Gives a reply whose asker is gone to the connections of the same login that subscribed to
-    /// its topic.
-    pub(super) fn deliver(&self, principal: &Principal, reply: &Push) {
+    /// its topic. Others have their turn behind each, for a login may have thousands of them.
+    pub(super) async fn deliver(&self, principal: &Principal, reply: &Push) {
         if !self.has(principal) {
             return;
         }
@@ -146,6 +146,38 @@ impl Watchers {
             if wanted && !watcher.outbox.push(reply.clone()) {
                 tracing::debug!("a reply for a slow or closing subscriber was dropped");
             }
+            tokio::task::yield_now().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use base::UserId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn others_have_their_turn_behind_each_who_gets_a_reply() {
+        let (watchers, principal) =
+            (Watchers::default(), Principal::User(UserId::from_bytes([1; 12])));
+        let outboxes = [(); 3].map(|()| Arc::new(Outbox::new(true)));
+        for outbox in &outboxes {
+            let watcher = Watcher::new(outbox.clone());
+            watcher.watch(vec!["reply/#".into()]);
+            watchers.add(principal.clone(), watcher);
+        }
+        let push = Push { topic: "reply/1".into(), payload: b"{}"[..].into(), reply: None };
+        let mut deliver = pin!(watchers.deliver(&principal, &push));
+        let mut cx = Context::from_waker(Waker::noop());
+        for count in 1..=3 {
+            assert!(deliver.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(outboxes.iter().filter(|outbox| outbox.waiting() > 0).count(), count);
+        }
+        deliver.await;
     }
 }

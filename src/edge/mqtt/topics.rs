@@ -59,6 +59,8 @@ pub struct Topics {
     /// What of events may be read with `access`, once one has come.
     sight: Option<Sight>,
     watcher: Option<Arc<Watcher>>,
+    /// Levels of the subscriptions that the server's own topics can fall under.
+    own_levels: usize,
     /// Messages that the client has not acknowledged.
     pub inflight: Inflight,
     /// Retained messages that are still to come.
@@ -193,6 +195,7 @@ impl Topics {
             feed: Vec::new(),
             sight: None,
             watcher: None,
+            own_levels: 0,
             inflight,
             replays: Vec::new(),
             reading: None,
@@ -229,9 +232,13 @@ impl Topics {
     /// identifiers ([MQTT-3.3.4-3] of 5); none when there are none.
     pub fn granted(&self, name: &str) -> Option<(QoS, Vec<u32>)> {
         self.link.session.with_subscriptions(|held| {
-            let matching = || held.iter().filter(|held| topic::matches(&held.filter, name));
-            let qos = matching().map(Subscription::qos).max()?;
-            Some((qos, matching().filter_map(|held| held.id).collect()))
+            let mut granted = None;
+            for held in held.iter().filter(|held| topic::matches(&held.filter, name)) {
+                let (qos, ids) = granted.get_or_insert_with(|| (held.qos(), Vec::new()));
+                *qos = held.qos().max(*qos);
+                ids.extend(held.id);
+            }
+            granted
         })
     }
 
@@ -281,13 +288,16 @@ impl Topics {
         if filter.len() > limits::FILTER_BYTES_MAX || !topic::valid_filter(filter) {
             return Err(reason::FILTER_INVALID.into());
         }
-        let full = |held: &[Subscription]| {
-            held.len() >= limits::SUBSCRIPTIONS_MAX
-                && !held.iter().any(|held| *held.filter == *filter)
+        let levels = own_levels(filter);
+        let deep = levels > 0 && self.own_levels + levels > limits::OWN_LEVELS_MAX;
+        let room = |held: &[Subscription]| {
+            let full = held.len() >= limits::SUBSCRIPTIONS_MAX;
+            if (full || deep) && !held.iter().any(|held| *held.filter == *filter) {
+                return Err(if full { too_many() } else { too_deep() });
+            }
+            Ok(())
         };
-        if self.link.session.with_subscriptions(full) {
-            return Err(too_many());
-        }
+        self.link.session.with_subscriptions(room)?;
         let place = match ServedBy::of(filter) {
             ServedBy::Nobody if filter.starts_with("thing/") => {
                 return Err(reason::NOT_AUTHORIZED.into());
@@ -318,6 +328,9 @@ impl Topics {
         let now = self.server.app.clock.now();
         broker.make_room(session.owner(), session.holder(), &subscription.filter, now);
         let new = broker.subscribe(session, subscription.clone()).map_err(refused)?;
+        if new {
+            self.own_levels += levels;
+        }
         if let Err(code) = self.feed_in(&subscription) {
             self.server.app.broker.unsubscribe(&self.link.session, &subscription.filter);
             return Err(code.into());
@@ -477,6 +490,7 @@ impl Topics {
             let _ = broker.subscribe(&self.link.session, subscription);
         }
         broker.leave(left, 0, Vec::new(), self.server.app.clock.now());
+        self.watch();
     }
 
     /// Works on an UNSUBSCRIBE.
@@ -513,6 +527,10 @@ impl Topics {
 
     /// Has this connection see replies to others with the same login, if it subscribed to them.
     fn watch(&mut self) {
+        self.own_levels = self
+            .link
+            .session
+            .with_subscriptions(|held| held.iter().map(|held| own_levels(&held.filter)).sum());
         let may_match = |held: &&Subscription| {
             let first = held.filter.split('/').next().unwrap_or_default();
             matches!(first, "reply" | "replyz" | "+" | "#")
@@ -832,6 +850,21 @@ pub(super) fn identity_of(session: &Session) -> Identity {
 /// A client has as many subscriptions as one may have.
 fn too_many() -> AckReason {
     AckReason::quota(&format!("A client may have {} subscriptions", limits::SUBSCRIPTIONS_MAX))
+}
+
+/// A client's filters for the server's own topics have as many levels as those may have.
+fn too_deep() -> AckReason {
+    let most = limits::OWN_LEVELS_MAX;
+    AckReason::quota(&format!("A client's filters for the server's topics may have {most} levels"))
+}
+
+/// Levels of a filter that the server's own topics can fall under; 0 if none can.
+fn own_levels(filter: &str) -> usize {
+    let first = filter.split('/').next().unwrap_or_default();
+    match first {
+        "reply" | "replyz" | "notify" | "thing" | "+" | "#" => filter.split('/').count(),
+        _ => 0,
+    }
 }
 
 /// What a SUBACK says of what the broker did not grant.
