@@ -388,7 +388,7 @@ impl Topics {
             }
             (Some(mapped), _) if is_event_filter(mapped) => {
                 let app = &self.server.app;
-                Fed::Events(app.event_topics.subscribe(session.org_id(), app.events.last()))
+                Fed::Events(app.event_topics.subscribe(session.org_id(), app.events().last()))
             }
             (None, Some(name)) if ServedBy::of(filter) == ServedBy::Feed => {
                 let Some(thing) = name.key(session) else { return Err(reason::NOT_AUTHORIZED) };
