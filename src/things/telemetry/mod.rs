@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use base::pool::OverShare;
+use base::pool::{OverShare, Pool};
 use base::{Timestamp, limits};
 use dashmap::DashMap;
 use smallvec::SmallVec;
@@ -111,6 +111,13 @@ pub enum NotRecorded {
     /// The same of all together or of whose share it is, or those have all of the disk.
     #[error(transparent)]
     OverShare(#[from] OverShare),
+}
+
+impl NotRecorded {
+    /// Whether all points are refused for it, and not only those that begin a series.
+    pub const fn is_of_all(self) -> bool {
+        matches!(self, Self::OverShare(OverShare { pool: Pool::Disk, .. }))
+    }
 }
 
 /// Bytes of a point or a series that don't read back.

@@ -3,7 +3,6 @@
 use std::ops::Bound::Unbounded;
 use std::sync::Arc;
 
-use base::pool::Pool;
 use base::{OrgId, ThingId, limits};
 use proptest::prelude::*;
 use store::{DiskShares, Durability, Store as _, memory::MemoryStore};

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use base::{Code, Failure, Timestamp, excerpt, json, limits, yield_point};
+use base::{Code, Failure, OrgId, ThingId, Timestamp, excerpt, json, limits, yield_point};
 use rules::identity::ThingDef;
 use serde_json::value::RawValue;
 use store::{Batch, Receipt, StoreError};
@@ -16,7 +16,7 @@ use crate::things::Payer;
 use crate::things::feed::Topic;
 use crate::things::telemetry::point::{Kind, Location, Value};
 use crate::things::telemetry::{NewPoint, NotRecorded, Published};
-use crate::tr50::dispatch::still_may;
+use crate::tr50::dispatch::{not_executable, still_may};
 use crate::tr50::envelope::{Members, Param, RawParams};
 use crate::tr50::params::{self, Field, Params, Reach, missing};
 use crate::tr50::step::{After, Call, Done, Later};
@@ -255,7 +255,8 @@ impl<I: Item> Params for Many<I> {
 }
 
 impl<I: Item> Many<I> {
-    /// Puts the points into the order of their times.
+    /// Puts the points into the order of their times. The one that says that there are too many stays
+    /// the last: an old one would keep all others out.
     fn sort(&mut self, now: Timestamp) {
         let defaults = Members::of(&self.defaults);
         let time = |(_, text): &(usize, Range<usize>)| {
@@ -265,13 +266,20 @@ impl<I: Item> Many<I> {
             source.optional("ts").ok().flatten()
         };
         let mut points: Vec<_> = self.points.as_slice().to_vec();
-        points.sort_by_cached_key(|point| time(point).unwrap_or(now));
+        points.sort_by_cached_key(|point| {
+            (point.0 >= limits::BATCH_ITEMS_MAX, time(point).unwrap_or(now))
+        });
         self.points = points.into_iter();
     }
 
+    /// The place of the first that is left.
+    fn first(&self) -> Option<usize> {
+        self.points.as_slice().first().map(|(place, _)| *place)
+    }
+
     /// The next points that pass, with their places, as many as the store gets at once. Behind the
-    /// first that does not there are no more; the failure names it.
-    fn next(&mut self, gate: &Gate<'_>) -> (Vec<usize>, Vec<NewPoint>, Option<Failure>) {
+    /// first that does not there are no more; the failure is of its place.
+    fn next(&mut self, gate: &Gate<'_>) -> (Vec<usize>, Vec<NewPoint>, Option<Failed>) {
         let (mut places, mut points, mut bytes) = (Vec::new(), Vec::new(), 0);
         let defaults = Members::of(&self.defaults);
         while points.len() < limits::BATCH_PIECE
@@ -289,7 +297,7 @@ impl<I: Item> Many<I> {
                 }
                 Err(failure) => {
                     self.points = Vec::new().into_iter();
-                    return (places, points, Some(at_place(place, failure)));
+                    return (places, points, Some((place, failure)));
                 }
             }
         }
@@ -351,30 +359,50 @@ pub fn batch<I: Item>(call: &Call<'_>, text: BatchText<I>) -> Result<Later, Fail
             }
         };
         loop {
-            let Begun { receipt, rest } = begun;
-            receipt.await?;
-            let Some((place, _)) = rest.points.points.as_slice().first().cloned() else {
-                return rest.failed.map_or(Ok(After(Done, Effects::default())), Err);
+            let Begun { receipt, piece, rest } = begun;
+            let mut rest = rest.behind(piece, receipt.await)?;
+            let earlier = rest.failed.take();
+            let Some(place) = rest.points.first() else {
+                return earlier.map_or(Ok(After(Done, Effects::default())), Err);
             };
             let (session, inner) = (session.clone(), app.clone());
             let go_on = move || rest.go_on(&Call { app: &inner, session: &session, conn, now });
-            let more = app.offload(worker.for_the_rest(), go_on).await.flatten();
-            begun = more.map_err(|failure| at_place(place, failure))?;
+            begun = match app.offload(worker.for_the_rest(), go_on).await.flatten() {
+                Ok(begun) => begun,
+                // What the client is told first is what it has to mend first.
+                Err(failure) => return Err(earlier.unwrap_or_else(|| at_place(place, failure))),
+            };
+            begun.rest.failed = earlier;
         }
     }))
 }
 
+/// Why a point was not recorded, and its place.
+type Failed = (usize, Failure);
+
 /// A batch of which a piece was submitted to the store.
 struct Begun<I> {
     receipt: Receipt,
+    piece: Piece,
     rest: Rest<I>,
+}
+
+/// A piece of a batch.
+struct Piece {
+    /// The place of its first point; none: it is the first piece, and without it nothing is stored.
+    from: Option<usize>,
+    /// Of its first point that was not recorded.
+    failed: Option<Failed>,
 }
 
 /// What is left of a batch.
 struct Rest<I> {
     target: Speaker,
+    /// In which organisation and for which thing it began: a key, and a session, can come to mean
+    /// another.
+    of: Option<(OrgId, ThingId)>,
     points: Many<I>,
-    /// Of the first point that was not recorded.
+    /// Of the first point that was not recorded of the pieces that are stored.
     failed: Option<Failure>,
 }
 
@@ -384,28 +412,62 @@ fn begin<I: Item>(call: &Call<'_>, text: &BatchText<I>) -> Result<Begun<I>, Fail
     if I::SORTED {
         points.sort(call.now);
     }
-    Rest { target, points, failed: None }.record(call)
+    Rest { target, of: None, points, failed: None }.record(call)
 }
 
 impl<I: Item> Rest<I> {
     /// Records the next piece, if the caller still may.
     fn go_on(self, call: &Call<'_>) -> Result<Begun<I>, Failure> {
-        if let Some(row) = find(I::BATCH) {
-            still_may(call, row)?;
-        }
+        let row = find(I::BATCH).ok_or_else(|| not_executable(true, I::BATCH))?;
+        still_may(call, row)?;
         self.record(call)
     }
 
     fn record(mut self, call: &Call<'_>) -> Result<Begun<I>, Failure> {
+        let org = call.session.org_id();
         let subject = self.target.subject(call)?;
+        let from = self.of.and_then(|_| self.points.first());
+        if *self.of.get_or_insert((org, subject.id)) != (org, subject.id) {
+            return Err(Failure::not_found("The thing with which the batch began"));
+        }
         let gate = Gate::of(call, &subject)?;
         let (places, points, wrong) = self.points.next(&gate);
-        let Recorded { receipt, refused } = record(call, &subject, I::KIND, &points)?;
-        let refused = refused
-            .map(|(index, failure)| at_place(places.get(index).copied().unwrap_or(index), failure));
-        self.failed = self.failed.or(refused).or(wrong);
-        Ok(Begun { receipt, rest: self })
+        let Recorded { receipt, refused, has_room } = record(call, &subject, I::KIND, &points)?;
+        if !has_room {
+            // Less could still find room: sent again, that would be there twice.
+            self.points.points = Vec::new().into_iter();
+        }
+        let refused =
+            refused.map(|(index, failure)| (places.get(index).copied().unwrap_or(index), failure));
+        let piece = Piece { from, failed: refused.or(wrong) };
+        Ok(Begun { receipt, piece, rest: self })
     }
+
+    /// What is left when it is known what became of a piece. The failure is of the first point that
+    /// was not taken: from there on a client sends again.
+    fn behind(mut self, piece: Piece, stored: Result<(), StoreError>) -> Result<Self, Failure> {
+        let Piece { from, failed } = piece;
+        // A series for which there is no room keeps out only its own: what is left is behind that.
+        let not_taken = self.points.first().or(failed.as_ref().map(|(place, _)| *place));
+        let failed = failed.map(|(place, failure)| at_place(place, failure));
+        let lost = match (stored, not_taken, from) {
+            (Ok(()), ..) => {
+                self.failed = self.failed.or(failed);
+                return Ok(self);
+            }
+            (Err(StoreError::Held), Some(place), _) => at_place(place, held()),
+            (Err(error @ StoreError::Held), None, _) | (Err(error), _, None) => error.into(),
+            (Err(error), _, Some(place)) => at_place(place, error.into()),
+        };
+        Err(self.failed.unwrap_or(lost))
+    }
+}
+
+/// What is told to the first point that was not taken when the store holds those before it.
+fn held() -> Failure {
+    let sentence = "The server's store has failed; what comes before this point is stored when it \
+                    works again, if the server does not end before.";
+    Failure::new(Code::STORE_UNAVAILABLE, sentence)
 }
 
 /// What is said of a point of a batch.
@@ -472,9 +534,10 @@ impl<'c> Gate<'c> {
 pub struct Recorded {
     /// When they are durable.
     pub receipt: Receipt,
-    /// The first of those for which there is no room, by its place, and what it is told. The others
-    /// were recorded.
+    /// The first of those for which there is no room, by its place, and what it is told.
     refused: Option<(usize, Failure)>,
+    /// Whether there is room for others: otherwise none was recorded.
+    has_room: bool,
 }
 
 impl Recorded {
@@ -531,8 +594,9 @@ pub fn record(
     }
     app.metrics.points_recorded(recorded);
     let refused = published.refused.and_then(|(places, why)| Some((*places.first()?, why)));
+    let has_room = refused.is_none_or(|(_, why)| !why.is_of_all());
     let refused = refused.map(|(index, why)| (index, not_recorded(why)));
-    Ok(Recorded { receipt: published.receipt, refused })
+    Ok(Recorded { receipt: published.receipt, refused, has_room })
 }
 
 /// Records states of alarms; those that have changed are in the stream of events, too.
@@ -608,27 +672,4 @@ fn number(value: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_text_must_be_names_its_bound() {
-        for (expected, most) in BOUNDS {
-            assert!(expected.ends_with(&format!("{most} bytes")), "{expected}: {most}");
-        }
-    }
-
-    #[test]
-    fn a_location_is_told_with_empty_places() {
-        let location = Location { lat: 1.5, lng: -2.0, ..Location::default() };
-        assert_eq!(position(&location), "1.5,-2,,,,");
-        let location = Location {
-            heading: Some(90.0),
-            speed: Some(0.25),
-            altitude: Some(-3.0),
-            fix_type: Some("gps".into()),
-            ..location
-        };
-        assert_eq!(position(&location), "1.5,-2,90,0.25,-3,gps");
-    }
-}
+mod tests;
