@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::Timestamp;
+use client::Version::V311;
 use client::fleet::{Fleet, Load, Plan};
 use client::{Client, Url};
 use serde_json::{Value, json};
+use support::mqtt::Connect;
 use support::process::resident_of;
 use support::{ServerProcess, Signal, TestServer, call, eventually, reply};
 use tokio::time::timeout;
@@ -386,6 +388,36 @@ async fn alarms_of_a_long_batch_are_recorded_in_the_order_of_their_times() {
     let params = json!({"key": "a", "records": 5_000}).to_string();
     let history = call(&mut thing, "alarm.history", &params).await;
     assert_eq!(history["values"].as_array().expect("values").len(), MANY, "each has changed");
+}
+
+#[tokio::test]
+async fn what_is_sent_behind_a_batch_is_recorded_behind_it() {
+    let server = TestServer::start();
+    let mut operator = server.operator("mqtt").await;
+    let mut thing = Connect::thing(V311, "mower-1").open(&server).await;
+    // One is too long to be read at once, the other is two pieces.
+    let long: Vec<_> = (0..1_200).map(|at| json!({"value": format!("before {at}")})).collect();
+    let pieces = vec![json!({}); 2_100];
+    for round in 0..10 {
+        let key = format!("a{round}");
+        let data = if round % 2 == 0 { &long } else { &pieces };
+        let request = |command: &str, params: Value| {
+            let request = json!({"1": {"command": command, "params": params}}).to_string();
+            thing.publish(0, 0, "api", request)
+        };
+        let batch = json!({"key": key, "value": "before", "republish": true, "data": data});
+        let batch = request("attribute.batch", batch);
+        let publish = request("attribute.publish", json!({"key": key, "value": "behind"}));
+        thing.send(&[batch, publish].concat()).await;
+        for _ in 0..2 {
+            let reply: Value =
+                serde_json::from_slice(&thing.message().await.payload).expect("JSON");
+            assert_eq!(reply, json!({"1": {"success": true}}));
+        }
+        let params = json!({"thingKey": "mower-1", "key": key}).to_string();
+        let current = call(&mut operator, "attribute.current", &params).await;
+        assert_eq!(current["value"], "behind", "{key}");
+    }
 }
 
 /// JSON values of every kind, of which most are wrong most of the time.

@@ -796,6 +796,10 @@ pub const BATCH_ITEMS_MAX: usize = 100_000;
 /// fact 30).
 pub const BATCH_AT_ONCE_BYTES: usize = 24 * 1024;
 
+/// Bytes of a batch of telemetry behind which is recorded what its client sends next. It takes some
+/// milliseconds, in which nothing of the connection is looked at.
+pub const BATCH_IN_ORDER_BYTES: usize = 64 * 1024;
+
 /// Points of a batch of telemetry that the store gets at once: it takes some milliseconds for them,
 /// and others' changes wait so long.
 pub const BATCH_PIECE: usize = 2_000;

@@ -342,13 +342,18 @@ impl<I: Item> Params for BatchText<I> {
 /// failure, which names it by its place, is sent when that is durable. A long batch is read on a
 /// thread that serves no connection. It is read and stored piece by piece: others wait for the store
 /// behind one of these, and not behind all.
+///
+/// What the client sends next is recorded behind what it takes a moment to record: without times of
+/// their own the later points are the newer ones. Nothing waits for a batch that is longer: nobody
+/// reads meanwhile, no PINGREQ either.
 pub fn batch<I: Item>(call: &Call<'_>, text: BatchText<I>) -> Result<Later, Failure> {
     let bytes = text.0.as_ref().map_or(0, |text| text.get().len());
     let is_short = bytes <= limits::BATCH_AT_ONCE_BYTES;
     let begun = is_short.then(|| begin(call, &text)).transpose()?;
+    let is_submitted = begun.as_ref().is_some_and(|begun| begun.rest.points.first().is_none());
     let (app, session, now) = (call.app.clone(), call.session.clone(), call.now);
     let (worker, conn) = (call.worker(), call.conn);
-    Ok(Later::new(async move {
+    let later = Later::new(async move {
         let mut begun = match begun {
             Some(begun) => begun,
             None => {
@@ -374,7 +379,9 @@ pub fn batch<I: Item>(call: &Call<'_>, text: BatchText<I>) -> Result<Later, Fail
             };
             begun.rest.failed = earlier;
         }
-    }))
+    });
+    let holds_up = !is_submitted && bytes <= limits::BATCH_IN_ORDER_BYTES;
+    Ok(if holds_up { later.in_order() } else { later })
 }
 
 /// Why a point was not recorded, and its place.

@@ -213,6 +213,23 @@ async fn one_point_too_many_keeps_no_alarm_out_by_its_time() {
     assert_eq!((failure.code, bench.points()), (Code::TOO_LARGE, 1));
 }
 
+#[tokio::test]
+async fn who_sends_on_waits_for_what_takes_a_moment() {
+    let bench = Bench::new().await;
+    let long = |bytes: usize| {
+        format!(r#"{{"key":"v","x":"{}","data":[{{"value":1}}]}}"#, "x".repeat(bytes))
+    };
+    for (text, holds_up) in [
+        (same(V, 10), false),
+        (same(V, MANY), true),
+        (long(limits::BATCH_AT_ONCE_BYTES), true),
+        (long(limits::BATCH_IN_ORDER_BYTES), false),
+    ] {
+        let later = bench.batch::<Property>(&text);
+        assert_eq!(later.holds_up, holds_up, "{} bytes", text.len());
+    }
+}
+
 #[test]
 fn each_kind_of_batch_is_a_command() {
     for name in [Property::BATCH, Alarm::BATCH, Attribute::BATCH, Fix::BATCH] {
