@@ -300,7 +300,7 @@ async fn who_fills_the_levels_of_wildcards_leaves_others_theirs() {
     let mut why = String::new();
     for number in 0..2 {
         let mut wire = open(&server, V5, &format!("greedy-{number}"), GREEDY).await;
-        let filter = |filter| format!("+/{number}-{filter}{}", "/x".repeat(98));
+        let filter = |filter| format!("a/+/{number}-{filter}{}", "/x".repeat(97));
         why = wire.subscribe_to((0..1000).map(filter), 0, b"").await.1;
         greedy.push(wire);
     }

@@ -224,6 +224,8 @@ async fn a_reply_counts_while_a_device_is_waited_for() {
             Connect::login(Version::V311, "asker", user, password).open(&server).await;
         let count = async |least: usize| {
             eventually("calls that wait", async || used(&server).await >= least).await;
+            let waiting = async || figure(&server, "tr50d_pool_used{pool=\"callers\"} ").await;
+            eventually("all of them", async || waiting().await == COUNT).await;
         };
         let frame = ask(Version::V311, "api/1", b"", request.to_string());
         over_mqtt.send(&frame.repeat(COUNT)).await;
