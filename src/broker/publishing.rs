@@ -94,7 +94,7 @@ impl Listed {
 
     fn list(&mut self, tree: &Tree, name: &str, page: Page) -> bool {
         let collected = tree.collect(name, &page, &mut self.matches);
-        self.next = collected.next.map(|next| page.from_session(next));
+        self.next = collected.next.map(|next| page.at_session(next));
         collected.levels > limits::DEAR_LEVELS
     }
 }
@@ -278,7 +278,7 @@ impl Publishing {
         }
         let next = self.listed.next.take().unwrap_or_else(|| {
             (self.keeps, self.more_kept, self.stores) = (true, false, true);
-            self.listed.start.from_session(0)
+            self.listed.start.at_session(0)
         });
         let org = self.org();
         self.listed.list(&org.tree.read(), self.message.topic(), next);

@@ -267,7 +267,7 @@ pub(super) struct Page {
 
 impl Page {
     /// Another page, from a session on.
-    pub(super) const fn from_session(self, first: u64) -> Self {
+    pub(super) const fn at_session(self, first: u64) -> Self {
         Self { first, has_shared: false, ..self }
     }
 }
@@ -728,7 +728,7 @@ mod tests {
             let own = matches.iter().filter(|found| found.shared.is_none());
             found.extend(own.map(|found| found.session.number()));
             let Some(next) = collected.next else { break };
-            page = page.from_session(next);
+            page = page.at_session(next);
         }
         assert_eq!((found, shared), ((0..count).collect(), 1));
     }

@@ -342,11 +342,10 @@ impl Events {
             && is_settled
             && let Some(range) = self.state.lock().ranges.get_mut(&(excess.class, excess.org))
         {
-            match std::mem::take(&mut range.skipped) {
-                // The sum was too high: rows of it were lost with a commit that failed.
-                0 => (range.bytes, range.stale) = (0, true),
-                // Or their removal was.
-                _ => {}
+            // The sum was too high: rows of it were lost with a commit that failed. Or their removal was,
+            // and they are behind the place that is looked at.
+            if std::mem::take(&mut range.skipped) == 0 {
+                (range.bytes, range.stale) = (0, true);
             }
         }
         (0..removed).for_each(|_| self.usage.count_evicted());
