@@ -375,12 +375,13 @@ impl Broker {
         }
         sessions.came(&session);
         let epoch = self.0.epochs.fetch_add(1, Ordering::Relaxed);
-        session.attach(outbox.clone(), epoch);
+        let unsent = session.attach(outbox.clone(), epoch);
         if let Some(kept) = &mut session.lock().kept {
             kept.identity = identity;
             kept.expiry_s = expiry_s;
         }
         drop(sessions);
+        drop(unsent);
         if let Err(error) = session.look_now(&self.0.tables) {
             store::report(&error, "what waits for an MQTT client could not be read");
         }
@@ -412,7 +413,8 @@ impl Broker {
             entered.inspect_err(|_| self.0.shares.sessions.lock().give_back(org, who, 1))?;
         }
         let epoch = self.0.epochs.fetch_add(1, Ordering::Relaxed);
-        session.attach(outbox.clone(), epoch);
+        // Nothing waits: it is new.
+        drop(session.attach(outbox.clone(), epoch));
         Ok(Link { session, epoch })
     }
 

@@ -440,10 +440,12 @@ impl Session {
         self.lock().queue.iter().filter_map(deliveries).take(count).collect()
     }
 
-    /// A connection takes the session, from whichever had it.
-    pub(super) fn attach(&self, outbox: Arc<Outbox>, epoch: u64) {
+    /// A connection takes the session, from whichever had it. What waited for that in memory: there
+    /// may be thousands of messages, and who calls drops them when no other session waits for it.
+    #[must_use]
+    pub(super) fn attach(&self, outbox: Arc<Outbox>, epoch: u64) -> VecDeque<Queued> {
         let mut inner = self.lock();
-        inner.clear_queue();
+        let unsent = inner.clear_queue();
         inner.connection = Some(Connection { outbox, epoch, told: 0 });
         if let Some(kept) = &mut inner.kept {
             kept.away = None;
@@ -453,6 +455,7 @@ impl Session {
         }
         self.connected.store(true, Ordering::Relaxed);
         self.ready.store(true, Ordering::Release);
+        unsent
     }
 
     /// The connection leaves at `now`; the session is to outlive it by `expiry_s`. What it has not

@@ -522,6 +522,22 @@ async fn who_was_taken_over_takes_nothing_from_its_successor() {
 }
 
 #[tokio::test]
+async fn what_waited_for_a_former_connection_is_not_dropped_while_all_sessions_wait() {
+    let rig = Rig::new();
+    let link = rig.begin("a");
+    rig.subscribe(&link, "t", 1).await;
+    for _ in 0..3 {
+        rig.publish("t", b"x", QoS::AtLeastOnce, false).await;
+    }
+    // As with the lock of all kept sessions held: it is the caller who drops them.
+    let unsent = link.session.attach(Arc::new(Outbox::new(true)), link.epoch + 1);
+    assert_eq!(payloads(&Vec::from(unsent)), [b"x"; 3]);
+    // The next connection gets them from the store.
+    let again = rig.resume("a").expect("it is kept");
+    assert_eq!(payloads(&rig.take(&again, 10).await), [b"x"; 3]);
+}
+
+#[tokio::test]
 async fn what_came_last_of_an_organisation_that_is_gone_is_forgotten_too() {
     let rig = Rig::new();
     let closed_gate = rig.close_gate();
