@@ -725,6 +725,10 @@ pub const ROLE_FILTER_LEVELS_MAX: usize = 64;
 /// Subscriptions of one MQTT connection.
 pub const SUBSCRIPTIONS_MAX: usize = 1000;
 
+/// Filters of a SUBSCRIBE that are dealt with before others have their turn: each is compared with all
+/// that the client has.
+pub const FILTERS_AT_ONCE: usize = 64;
+
 /// Levels of the filters of one MQTT connection that the server's own topics can fall under: each reply is
 /// matched with all of them, in some tens of microseconds. All subscriptions that a client may have can
 /// have ten levels each; real ones have two to five.

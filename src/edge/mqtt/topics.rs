@@ -142,6 +142,32 @@ pub enum TopicWork {
     },
 }
 
+/// What has become of the filters of a SUBSCRIBE.
+struct Granted {
+    /// A reason code for each.
+    codes: Vec<u8>,
+    /// Why one was refused.
+    why: Option<Box<str>>,
+    /// Bytes of retained messages that may still be read at once.
+    at_once: usize,
+}
+
+impl Default for Granted {
+    fn default() -> Self {
+        Self { codes: Vec::new(), why: None, at_once: RETAINED_AT_ONCE_BYTES }
+    }
+}
+
+impl Granted {
+    /// Refuses so many.
+    fn refuse(&mut self, count: usize, refused: AckReason) {
+        if count > 0 {
+            self.codes.resize(self.codes.len() + count, refused.code);
+            self.why = refused.why.or(self.why.take());
+        }
+    }
+}
+
 /// A filter of a SUBSCRIBE.
 struct Wish {
     filter: Box<str>,
@@ -242,16 +268,31 @@ impl Topics {
         })
     }
 
-    /// Works on a SUBSCRIBE: its filters hold when this returns; it is acknowledged when they are
-    /// stored.
+    /// Works on a SUBSCRIBE: its first filters hold when this returns, others when others had their
+    /// turns; it is acknowledged when they are stored.
     pub fn subscribe(mut self: Box<Self>, packet: &Subscribe<'_>) -> Work<Done> {
         let bridge = self.subscriber.options.bridge;
-        let wishes =
-            packet.filters.map(|wanted| Wish::new(&wanted, packet.subscription_id, bridge));
-        let (mut codes, why) = self.grant(wishes);
+        let mut filters = packet.filters;
+        let mut wishes = filters
+            .by_ref()
+            .take(limits::SUBSCRIPTIONS_MAX)
+            .map(|wanted| Wish::new(&wanted, packet.subscription_id, bridge));
+        let mut granted = Granted::default();
+        self.grant(wishes.by_ref().take(limits::FILTERS_AT_ONCE), &mut granted);
+        let rest: Vec<Wish> = wishes.collect();
+        // A packet has room for 250,000.
+        let too_many_of_them = filters.count();
         let pkid = packet.pkid;
         self.watch();
         Box::pin(async move {
+            let mut rest = rest.into_iter().peekable();
+            while rest.peek().is_some() {
+                tokio::task::yield_now().await;
+                self.grant(rest.by_ref().take(limits::FILTERS_AT_ONCE), &mut granted);
+                self.watch();
+            }
+            granted.refuse(too_many_of_them, too_many());
+            let Granted { mut codes, why, .. } = granted;
             let session = self.link.session.clone();
             if codes.iter().any(|code| *code < reason::UNSPECIFIED)
                 && !store(&self.server, &session).await
@@ -262,23 +303,16 @@ impl Topics {
         })
     }
 
-    /// A reason code for each filter; and in words why one was refused.
-    fn grant(&mut self, wishes: impl Iterator<Item = Wish>) -> (Vec<u8>, Option<Box<str>>) {
+    /// Grants filters. Each is looked for among all that are held.
+    fn grant(&mut self, wishes: impl Iterator<Item = Wish>, granted: &mut Granted) {
         self.follow_access();
         self.follow_org();
-        let (mut codes, mut why, mut at_once) = (Vec::new(), None, RETAINED_AT_ONCE_BYTES);
         for wish in wishes {
-            // Each is looked for among all that are held: a packet has room for 250,000.
-            let code = match codes.len() >= limits::SUBSCRIPTIONS_MAX {
-                true => Err(too_many()),
-                false => self.grant_one(wish, &mut at_once),
-            };
-            codes.push(code.unwrap_or_else(|refused| {
-                why = refused.why.or(why.take());
-                refused.code
-            }));
+            match self.grant_one(wish, &mut granted.at_once) {
+                Ok(code) => granted.codes.push(code),
+                Err(refused) => granted.refuse(1, refused),
+            }
         }
-        (codes, why)
     }
 
     /// Grants one filter; the granted QoS, or why not. `at_once`: bytes of retained messages that may
