@@ -122,6 +122,21 @@ impl KeptSessions {
         self.remove(&session);
         Some(session)
     }
+
+    /// Takes out one of a login whose time is over.
+    pub(super) fn take_due_of(
+        &mut self,
+        principal: &Principal,
+        now: Timestamp,
+    ) -> Option<Arc<Session>> {
+        let is_due = |session: &&Arc<Session>| {
+            let inner = session.lock();
+            inner.kept.as_ref().and_then(|kept| kept.until()).is_some_and(|until| until <= now)
+        };
+        let session = self.of_login(principal).find(is_due)?.clone();
+        self.remove(&session);
+        Some(session)
+    }
 }
 
 #[cfg(test)]

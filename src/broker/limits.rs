@@ -34,6 +34,10 @@ pub(super) const FAN_OUT_STEP_BYTES: usize = 4 * 1024 * 1024;
 /// change takes in the store's queue.
 pub(super) const ROW_BYTES: usize = 256;
 
+/// Subscriptions that go, and messages that are passed on, in one step of sessions that end: each takes
+/// about a microsecond. One session has a thousand at most, and ends whole.
+pub(super) const ENDED_WORK_STEP: usize = 256;
+
 /// Rows of what waits that are read at once, and messages that are retained.
 pub(super) const PAGE_ROWS: usize = 100;
 

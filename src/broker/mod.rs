@@ -430,7 +430,9 @@ impl Broker {
         }
         let entered = sessions.insert(session.clone());
         drop(sessions);
-        former.iter().for_each(|former| self.end(former));
+        if let Some(former) = former {
+            self.end(&former);
+        }
         entered.map_err(|_| Refusal::KeptSessions)
     }
 
@@ -626,12 +628,17 @@ impl Broker {
         }
     }
 
-    /// Ends at most `max` sessions whose clients did not come back in time; false if there are no more.
+    /// Ends at most `max` sessions whose clients did not come back in time, and fewer of those that have
+    /// many subscriptions; false if there are no more.
     pub fn expire_sessions(&self, now: Timestamp, max: usize) -> bool {
+        let mut work = 0;
         for _ in 0..max {
             let due = self.0.kept.lock().take_due(now);
             let Some(session) = due else { return false };
-            self.end(&session);
+            work += self.end(&session);
+            if work >= limits::ENDED_WORK_STEP {
+                break;
+            }
         }
         true
     }
@@ -657,7 +664,7 @@ impl Broker {
 
     /// Ends sessions whose clients did not come back in time, if there is no room for another one of a
     /// login, or for the filter that it subscribes to: nobody is refused for what is over and has not
-    /// ended yet.
+    /// ended yet. No more than is needed, and than others can wait for.
     pub fn make_room(
         &self,
         owner: &Owner,
@@ -666,27 +673,36 @@ impl Broker {
         now: Timestamp,
     ) {
         let places = places(filter).max(1);
-        for _ in 0..bounds::MQTT_SESSIONS_ENDED_AT_ONCE {
+        let mut work = 0;
+        while work < limits::ENDED_WORK_STEP {
             let mut kept = self.0.kept.lock();
-            if !kept.has_due(now)
-                || (self.0.shares.has_room(holder, places) && !kept.is_full(&owner.principal))
-            {
+            if !kept.has_due(now) {
                 return;
             }
-            let due = kept.take_due(now);
+            let due = if kept.is_full(&owner.principal) {
+                // Those of others are of no use to it.
+                kept.take_due_of(&owner.principal, now)
+            } else if self.0.shares.has_room(holder, places) {
+                None
+            } else {
+                kept.take_due(now)
+            };
             drop(kept);
-            due.iter().for_each(|session| self.end(session));
+            let Some(session) = due else { return };
+            work += self.end(&session);
         }
     }
 
-    /// Ends a session: its subscriptions go at once, its rows in the background.
-    fn end(&self, session: &Arc<Session>) {
+    /// Ends a session: its subscriptions go at once, its rows in the background. How much that was: its
+    /// subscriptions, and what was passed on; 1 at least.
+    fn end(&self, session: &Arc<Session>) -> usize {
         let org = self.org(session.org());
         let mut inner = session.lock();
         if inner.ended {
-            return;
+            return 1;
         }
         let (subscriptions, queue) = session.end(&mut inner);
+        let work = subscriptions.len() + queue.len();
         inner.wake();
         let stored = inner
             .kept
@@ -718,6 +734,7 @@ impl Broker {
             drop(order);
             self.erase_later(session.number());
         }
+        work.max(1)
     }
 
     /// Has the rows of a session that is over removed: one task does it for all.

@@ -87,8 +87,8 @@ impl Rig {
         self.broker.resume(&owner(name), (ORG, IDENTITY), 1000, (&outbox, &|| true), NOW)
     }
 
-    /// Subscribes; it is stored when this returns.
-    pub(super) async fn subscribe(&self, link: &Link, filter: &str, qos: u8) {
+    /// Subscribes.
+    fn granted(&self, link: &Link, filter: &str, qos: u8) {
         let (filter, place) = (filter.into(), Place::Filter);
         let subscription = Subscription {
             filter,
@@ -99,6 +99,11 @@ impl Rig {
             id: None,
         };
         self.broker.subscribe(&link.session, subscription).expect("granted");
+    }
+
+    /// Subscribes; it is stored when this returns.
+    pub(super) async fn subscribe(&self, link: &Link, filter: &str, qos: u8) {
+        self.granted(link, filter, qos);
         self.broker.store_session(&link.session).expect("room").await.expect("stored");
     }
 
@@ -251,6 +256,94 @@ async fn sessions_that_are_over_together_end_in_steps_and_are_removed_by_one_tas
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     assert_eq!(rig.rows(), 0);
+}
+
+/// So many sessions of others that have subscribed to so much each, and are over at the time returned.
+fn over(rig: &Rig, sessions: usize, subscriptions: usize) -> Timestamp {
+    for number in 0..sessions {
+        let link = rig.begin(&format!("over-{number}"));
+        for filter in 0..subscriptions {
+            rig.granted(&link, &format!("t/{number}/{filter}"), 1);
+        }
+        rig.broker.leave(link, 1000, Vec::new(), NOW);
+    }
+    NOW.plus_seconds(1001)
+}
+
+#[tokio::test]
+async fn few_sessions_with_many_subscriptions_are_a_step() {
+    const EACH: usize = limits::ENDED_WORK_STEP / 4;
+    let rig = Rig::new();
+    let now = over(&rig, 10, EACH);
+    for left in [6, 2] {
+        assert!(rig.broker.expire_sessions(now, 16));
+        assert_eq!(rig.held()[..2], [left, left * EACH as u64]);
+    }
+    assert!(!rig.broker.expire_sessions(now, 16));
+    assert_eq!(rig.held()[..2], [0, 0]);
+    // However much one has, it ends.
+    let now = over(&rig, 2, 2 * limits::ENDED_WORK_STEP);
+    assert!(rig.broker.expire_sessions(now, 16));
+    assert_eq!(rig.held()[0], 1);
+}
+
+/// The login of another user, in another organisation.
+fn stranger() -> (Owner, (OrgId, PrincipalId)) {
+    let user = UserId::from_bytes([2; 12]);
+    let owner = Owner { principal: Principal::User(user), client_id: "b".into() };
+    (owner, (OrgId::from_bytes([2; 12]), PrincipalId::User(user)))
+}
+
+#[tokio::test]
+async fn who_needs_room_has_it_from_others_that_are_over_and_ends_no_more_than_that() {
+    let full = BrokerConfig { subscriptions_max: 1000, ..CONFIG };
+    let rig = Rig::with(Arc::default(), &full);
+    let now = over(&rig, 11, 72);
+    let (owner, holder) = stranger();
+    rig.broker.make_room(&owner, holder, "t", now);
+    assert_eq!(rig.held()[0], 11, "there is room");
+    let left = full.subscriptions_max - rig.held()[1];
+    rig.broker.0.shares.subscriptions.lock().hold(holder.0, holder.1, left);
+    rig.broker.make_room(&owner, holder, "t", NOW);
+    assert_eq!(rig.held()[0], 11, "nothing is over");
+    rig.broker.make_room(&owner, holder, "t", now);
+    assert_eq!(rig.held()[0], 10);
+    assert!(rig.broker.0.shares.has_room(holder, 1));
+}
+
+#[tokio::test]
+async fn what_does_not_help_does_not_hold_up_the_others_for_long() {
+    const EACH: usize = limits::ENDED_WORK_STEP / 4;
+    let rig = Rig::new();
+    let now = over(&rig, 10, EACH);
+    let (owner, holder) = stranger();
+    // What takes all of another pool is not over.
+    rig.broker.0.shares.sessions.lock().hold(holder.0, holder.1, 2 * CONFIG.sessions_max as u64);
+    rig.broker.make_room(&owner, holder, "t", now);
+    assert_eq!(rig.broker.load().kept_sessions, 6);
+}
+
+#[tokio::test]
+async fn a_login_that_has_its_hundred_ends_its_own() {
+    let rig = Rig::new();
+    let (owner, holder) = stranger();
+    // Those of the others are over first.
+    let now = over(&rig, 3, 1);
+    let kept: Vec<_> = (0..limits::LOGIN_KEPT_SESSIONS_MAX)
+        .map(|number| {
+            let outbox = Arc::new(Outbox::new(true));
+            let owner = Owner { client_id: number.to_string().into(), ..owner.clone() };
+            let link = rig.broker.begin(&owner, (holder.0, IDENTITY), 1000, (&outbox, &|| true));
+            link.expect("room")
+        })
+        .collect();
+    rig.granted(&kept[5], "t", 1);
+    rig.broker.leave(kept[5].clone(), 1000, Vec::new(), NOW.plus_seconds(2));
+    let of_login = || rig.broker.kept_sessions_of(&owner.principal).len();
+    rig.broker.make_room(&owner, holder, "t", now);
+    assert_eq!((of_login(), rig.broker.load().kept_sessions), (100, 103), "none is over");
+    rig.broker.make_room(&owner, holder, "t", now.plus_seconds(1));
+    assert_eq!((of_login(), rig.broker.load().kept_sessions), (99, 102));
 }
 
 #[tokio::test]

@@ -781,9 +781,6 @@ pub const DELAYED_WILLS_MAX: u64 = 10_000;
 /// Bytes of memory that each of them takes beside its topic and its message.
 pub const DELAYED_WILL_BYTES: usize = 1024;
 
-/// MQTT sessions whose time is over that end at most before a client is refused for want of room.
-pub const MQTT_SESSIONS_ENDED_AT_ONCE: usize = 1_000;
-
 /// Levels of all filters with wildcards: some 300 MB.
 pub const WILDCARD_LEVELS_MAX: u64 = 2_000_000;
 
