@@ -191,7 +191,7 @@ impl Server {
         };
         let listeners = bind(&config)?;
         let (app, store, control) = open(config, clock)?;
-        let app = Arc::new(app);
+        let app = app.share();
         let config = &app.config;
         let shares = Shares::of_process(config.limits.connections);
         shares.make_table();

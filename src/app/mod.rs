@@ -6,7 +6,7 @@
 //! A function here that returns a `StoreError`, and says nothing of errors, fails only when the
 //! store does.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use base::pool::Pools;
 use base::{Clock, Code, Failure, Timestamp, working_for};
@@ -134,6 +134,8 @@ use shared_looks::{Asked, Found, SharedLooks};
 
 /// Everything that handlers and edges share.
 pub struct App {
+    /// Itself, for work that goes on when what began it has returned.
+    this: OnceLock<Weak<Self>>,
     /// The configuration in force.
     pub config: Config,
     /// The time that the server goes by.
@@ -238,6 +240,13 @@ pub struct App {
 }
 
 impl App {
+    /// Has it shared by who needs it.
+    pub fn share(self) -> Arc<Self> {
+        let app = Arc::new(self);
+        let _ = app.this.set(Arc::downgrade(&app));
+        app
+    }
+
     /// Has the level of the log be this one's.
     pub fn set_log_level(&self, level: Arc<LogLevel>) {
         let _ = self.log_level.set(level);

@@ -153,6 +153,7 @@ impl App {
         let turns_of_cores = Cores::new(threads(cores), &pools, metrics.turns_waited());
         let connections_max = config.limits.connections;
         let app = Self {
+            this: OnceLock::new(),
             unauthenticated: Arc::new(Unauthenticated::new(
                 config.limits.unauthenticated_bytes,
                 config.limits.max_frame_bytes,

@@ -51,9 +51,13 @@ impl Pace {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// A turn for work of a tenant that takes so much of a core; none if it may begin now.
     pub fn turn(&self, tenant: OrgId, work: Duration) -> Option<Instant> {
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.is_stopping() {
             return None;
         }
         let begin = self.turn_at(self.since.elapsed(), tenant, work)?;

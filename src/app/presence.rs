@@ -5,7 +5,9 @@
 //! A thing is connected while its own connection, or that of the thing it is bound to, is there
 //! (`docs/protocol/tr50.md` 0, fact 28). Sessions over HTTP are no connections.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use base::{OrgId, SessionRef, ThingId, ThingKey, limits};
 use parking_lot::Mutex;
@@ -19,9 +21,9 @@ use crate::things::registry::{Seen, Thing};
 /// How many turns there are: so many that two organisations seldom have the same.
 const TURNS: usize = 1024;
 
-/// Turns to notify subscribers of a thing's connection: a gateway has thousands of others, for which
-/// other organisations do not wait.
-pub(super) struct Turns(Box<[Mutex<()>]>);
+/// Turns to notify subscribers of things' connections, for [`limits::PASS_TIME`] each: threads that
+/// serve connections wait for them.
+pub(super) struct Turns(Box<[Mutex<Families>]>);
 
 impl Default for Turns {
     fn default() -> Self {
@@ -31,10 +33,43 @@ impl Default for Turns {
 
 impl Turns {
     /// That of an organisation.
-    fn of(&self, org: OrgId) -> &Mutex<()> {
+    fn of(&self, org: OrgId) -> &Mutex<Families> {
         let mixed = |sum: usize, byte: &u8| sum.wrapping_mul(31).wrapping_add(usize::from(*byte));
         &self.0[org.as_bytes().iter().fold(0, mixed) % TURNS]
     }
+}
+
+/// Gateways of which it is being told, turn by turn, that they have come or gone: the number of the
+/// last who began with each. Whoever began before leaves the rest to it.
+#[derive(Default)]
+struct Families {
+    told: HashMap<ThingId, u64>,
+    last: u64,
+}
+
+impl Families {
+    fn begin(&mut self, gateway: ThingId) -> u64 {
+        self.last += 1;
+        self.told.insert(gateway, self.last);
+        self.last
+    }
+
+    /// Whether the subscribers of things that are bound to this one may not know yet that it has come
+    /// or gone.
+    fn is_being_told(&self, gateway: Option<ThingId>) -> bool {
+        gateway.is_some_and(|gateway| self.told.contains_key(&gateway))
+    }
+}
+
+/// The things that are bound to one that has come or gone, as far as their subscribers were not told.
+struct Family {
+    org: OrgId,
+    gateway: ThingId,
+    connected: bool,
+    /// Among those who tell of it.
+    number: u64,
+    /// The last thing that was told of.
+    after: Option<ThingId>,
 }
 
 impl App {
@@ -46,6 +81,7 @@ impl App {
 
     /// Notifies subscribers of things whose first connection has come, or whose last one has gone.
     pub(super) fn publish_presence(&self, events: &[Event]) {
+        let begun = Instant::now();
         for event in events {
             let (session, came) = match event {
                 Event::Started(session) => (session, true),
@@ -61,7 +97,7 @@ impl App {
                 continue;
             }
             // One at a time, and with the state of that moment: so the last message is right.
-            let _turn = self.presence_turns.of(org).lock();
+            let mut turn = self.presence_turns.of(org).lock();
             let principal = Principal::Thing(org, key.clone());
             let sessions = self.sessions.of_principal(&principal);
             let connections = sessions.iter().filter(|other| connection_of(other).is_some());
@@ -71,29 +107,93 @@ impl App {
             if !is_turn {
                 continue;
             }
-            if let Err(error) = self.publish_family(org, id, key, came) {
-                store::report(&error, "a thing's connection can't be told of");
+            if let Err(error) = self.publish_own(&turn, org, key, came) {
+                report(&error);
+            }
+            let number = turn.begin(id);
+            let mut rest = Family { org, gateway: id, connected: came, number, after: None };
+            let mut more = self.publish_some(&mut turn, &mut rest, begun);
+            // When the server stops, nothing goes on behind this.
+            let app = self.this.get().and_then(Weak::upgrade).filter(|_| !self.pace.is_stopping());
+            while more && app.is_none() {
+                more = self.publish_some(&mut turn, &mut rest, Instant::now());
+            }
+            drop(turn);
+            if let Some(app) = app.filter(|_| more) {
+                tokio::spawn(app.publish_rest(rest));
             }
         }
     }
 
-    /// Notifies of a thing whose own connection came or went, unless it is connected by another
-    /// one, and of the things that are bound to it, as far as they have no connection of their own.
-    fn publish_family(
+    /// Notifies of a thing whose own connection came or went, unless it is connected by another one
+    /// and all know that.
+    fn publish_own(
         &self,
+        turn: &Families,
         org: OrgId,
-        id: ThingId,
         key: &ThingKey,
         connected: bool,
     ) -> Result<(), StoreError> {
         let parent = self.things.get(org, key)?.and_then(|thing| thing.bound_to);
-        if !self.is_parent_connected(org, parent)? {
+        let by_parent = self.is_parent_connected(org, parent)?;
+        if !by_parent || turn.is_being_told(parent) {
+            let connected = connected || by_parent;
             self.feed.publish(org, key, Topic::Connected, || connected.to_string());
         }
-        for (_, child) in self.things.children(id, limits::CHILDREN_MAX)? {
-            self.publish_bound(org, &child, connected);
-        }
         Ok(())
+    }
+
+    /// Notifies of the things that are bound to a gateway, in turns between which others have theirs.
+    async fn publish_rest(self: Arc<Self>, mut rest: Family) {
+        let tenant = self.pools.tenant_of(rest.org);
+        let mut took = limits::PASS_TIME;
+        loop {
+            self.pace.wait(tenant, took).await;
+            let begun = Instant::now();
+            if !self.publish_more(&mut rest, begun) {
+                return;
+            }
+            took = begun.elapsed();
+        }
+    }
+
+    /// Goes on, unless somebody else has begun; whether there is more.
+    fn publish_more(&self, rest: &mut Family, begun: Instant) -> bool {
+        let mut turn = self.presence_turns.of(rest.org).lock();
+        let is_last = turn.told.get(&rest.gateway) == Some(&rest.number);
+        is_last && self.publish_some(&mut turn, rest, begun)
+    }
+
+    /// Notifies of some of the things, as far as they have no connection of their own; whether there
+    /// are more. `begun`: when this thread has begun with this, and maybe others.
+    fn publish_some(&self, turn: &mut Families, rest: &mut Family, begun: Instant) -> bool {
+        let more = self.try_publish_some(rest, begun).unwrap_or_else(|error| {
+            report(&error);
+            false
+        });
+        if !more {
+            turn.told.remove(&rest.gateway);
+        }
+        more
+    }
+
+    fn try_publish_some(&self, rest: &mut Family, begun: Instant) -> Result<bool, StoreError> {
+        let mut left = limits::THINGS_AT_ONCE_MAX;
+        while left > 0 {
+            let some = self.things.children_after(rest.gateway, rest.after, left)?;
+            if some.is_empty() {
+                return Ok(false);
+            }
+            for (id, child) in some {
+                self.publish_bound(rest.org, &child, rest.connected);
+                rest.after = Some(id);
+                left -= 1;
+                if begun.elapsed() > limits::PASS_TIME {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn is_parent_connected(&self, org: OrgId, parent: Option<ThingId>) -> Result<bool, StoreError> {
@@ -118,9 +218,9 @@ impl App {
         if !self.feed.is_watched(thing.org) || before == thing.bound_to {
             return Ok(());
         }
-        let _turn = self.presence_turns.of(thing.org).lock();
+        let turn = self.presence_turns.of(thing.org).lock();
         let now = self.is_parent_connected(thing.org, thing.bound_to)?;
-        if now != self.is_parent_connected(thing.org, before)? {
+        if now != self.is_parent_connected(thing.org, before)? || turn.is_being_told(before) {
             self.publish_bound(thing.org, &thing.key, now);
         }
         Ok(())
@@ -148,6 +248,10 @@ impl App {
         let mut last = last.into_iter();
         last.try_for_each(|((org, thing), seen)| self.things.put_seen(batch, org, thing, seen))
     }
+}
+
+fn report(error: &StoreError) {
+    store::report(error, "a thing's connection can't be told of");
 }
 
 /// The thing whose connection a session is, if it is one.

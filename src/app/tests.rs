@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use base::{ConnInfo, OrgId, Protocol, SessionId, SessionRef, ThingId, ThingKey, limits};
 use rules::directory::{Event, Reason};
@@ -34,7 +35,7 @@ pub(crate) fn demo_with(mut config: Config) -> (Arc<App>, Arc<Watched>) {
     let app = App::open(config, store.clone(), &names, Some(Arc::new(NOW)));
     let app = app.expect("the demo's file is right");
     store.largest.store(0, Ordering::Relaxed);
-    (Arc::new(app), store)
+    (app.share(), store)
 }
 
 pub(crate) async fn login(app: &App) -> Result<Arc<Session>, Failure> {
@@ -427,25 +428,41 @@ async fn a_list_of_very_large_things_is_refused() {
     assert_eq!(String::from_utf8(keys).expect("text"), expected);
 }
 
-#[tokio::test]
-async fn of_two_first_connections_one_tells() {
-    struct Heard(Mutex<Vec<String>>);
+/// What is published of things, in order.
+struct Heard(Mutex<Vec<String>>);
 
-    impl crate::things::feed::Wildcards for Arc<Heard> {
-        fn has(&self, _: OrgId, _: &str) -> bool {
-            true
-        }
-
-        fn publish(&self, _: OrgId, topic: &str, payload: &str) {
-            self.0.lock().push(format!("{topic} {payload}"));
-        }
+impl crate::things::feed::Wildcards for Arc<Heard> {
+    fn has(&self, _: OrgId, _: &str) -> bool {
+        true
     }
 
+    fn publish(&self, _: OrgId, topic: &str, payload: &str) {
+        self.0.lock().push(format!("{topic} {payload}"));
+    }
+}
+
+impl Heard {
+    /// Of an app, as long as the subscription is kept.
+    fn of(app: &App, org: OrgId) -> (Arc<Self>, crate::things::feed::Subscription) {
+        let heard = Arc::new(Self(Mutex::default()));
+        app.feed.forward_to(Box::new(heard.clone()));
+        (heard, app.feed.subscribe_wild(org))
+    }
+
+    /// The last of a thing.
+    fn last(&self, key: &str) -> Option<bool> {
+        let heard = self.0.lock();
+        let of =
+            |line: &String| line.strip_prefix(&format!("thing/{key}/connected "))?.parse().ok();
+        heard.iter().rev().find_map(of)
+    }
+}
+
+#[tokio::test]
+async fn of_two_first_connections_one_tells() {
     let (app, _) = demo();
     let session = login(&app).await.expect("welcome");
-    let heard = Arc::new(Heard(Mutex::default()));
-    app.feed.forward_to(Box::new(heard.clone()));
-    let _watch = app.feed.subscribe_wild(session.org_id());
+    let (heard, _watch) = Heard::of(&app, session.org_id());
     // Both are there before anybody is notified of one.
     let (first, second) = (connect(&app, &session, 1).0, connect(&app, &session, 2).0);
     app.publish_presence(&[Event::Started(second.clone())]);
@@ -454,6 +471,96 @@ async fn of_two_first_connections_one_tells() {
     app.end(&second, Reason::LoggedOut, NOW);
     let told = ["thing/mower-1/connected true", "thing/mower-1/connected false"];
     assert_eq!(*heard.0.lock(), told);
+}
+
+/// Things that are bound to the one of a session, by number.
+const BOUND: usize = 5 * limits::THINGS_AT_ONCE_MAX + 1;
+
+/// Makes them: the last of them is told of last.
+async fn bind_many(app: &App, session: &Session) -> Vec<Thing> {
+    let Who::Application { thing_id, .. } = session.who() else { panic!("a thing") };
+    let mut things = Vec::new();
+    for number in 0..BOUND {
+        let mut id = [9; 12];
+        id[..4].copy_from_slice(&(number as u32).to_be_bytes());
+        let key = ThingKey::parse(&format!("bound-{number}")).expect("a key");
+        let mut thing = Thing::new(ThingId::from_bytes(id), session.org_id(), key, "", NOW);
+        thing.bound_to = Some(*thing_id);
+        app.things.create(&thing).expect("made").await.expect("stored");
+        things.push(thing);
+    }
+    things
+}
+
+/// All have been told.
+async fn told(heard: &Heard, connected: bool) {
+    for number in 0..BOUND {
+        let key = format!("bound-{number}");
+        while heard.last(&key) != Some(connected) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_many_bound_things_it_is_told_in_pieces_and_the_last_is_right() {
+    let (app, _) = demo();
+    let session = login(&app).await.expect("welcome");
+    bind_many(&app, &session).await;
+    let (heard, _watch) = Heard::of(&app, session.org_id());
+    let count = || heard.0.lock().len();
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let mut connection = connect(&app, &session, 1).0;
+    app.publish_presence(&[Event::Started(connection.clone())]);
+    // Whoever logged it in goes on: some have been told, with the thing itself.
+    assert!((2..=1 + limits::THINGS_AT_ONCE_MAX).contains(&count()), "{}", count());
+    told(&heard, true).await;
+    assert_eq!(count(), 1 + BOUND);
+    // It comes and goes, and nobody has been told of all.
+    for number in 2..5 {
+        app.end(&connection, Reason::LoggedOut, NOW);
+        connection = connect(&app, &session, number).0;
+        app.publish_presence(&[Event::Started(connection.clone())]);
+        tokio::task::yield_now().await;
+    }
+    app.end(&connection, Reason::LoggedOut, NOW);
+    // Those who told of what was before have stopped, too.
+    while tokio::runtime::Handle::current().metrics().num_alive_tasks() > tasks {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    told(&heard, false).await;
+}
+
+#[tokio::test]
+async fn what_changes_while_it_is_told_of_a_gateway_is_told_all_the_same() {
+    let (app, _) = demo();
+    let session = login(&app).await.expect("welcome");
+    let mut things = bind_many(&app, &session).await;
+    let (mut unbound, last) = (things.swap_remove(BOUND - 2), things.pop().expect("the last"));
+    assert_ne!(last.key, unbound.key);
+    let (heard, _watch) = Heard::of(&app, session.org_id());
+    let gateway = connect(&app, &session, 1).0;
+    app.publish_presence(&[Event::Started(gateway.clone())]);
+    // Nobody has been told of it yet, and it is connected by two.
+    assert_eq!(heard.last(last.key.as_str()), None);
+    let mut who = session.who().clone();
+    if let Who::Application { thing_id, thing_key, .. } = &mut who {
+        (*thing_id, *thing_key) = (last.id, last.key.clone());
+    }
+    let own = connect_as(&app, &session, who, 2).0;
+    app.publish_presence(&[Event::Started(own.clone())]);
+    assert_eq!(heard.last(last.key.as_str()), Some(true));
+    app.end(&own, Reason::LoggedOut, NOW);
+    assert_eq!(heard.last(last.key.as_str()), Some(true), "by the gateway");
+    told(&heard, true).await;
+    app.end(&gateway, Reason::LoggedOut, NOW);
+    // One that leaves it before it was told of.
+    let before = unbound.bound_to.take();
+    let key = unbound.key.as_str();
+    assert_eq!(heard.last(key), Some(true));
+    app.publish_binding(&unbound, before).expect("read");
+    assert_eq!(heard.last(key), Some(false));
+    told(&heard, false).await;
 }
 
 #[tokio::test]

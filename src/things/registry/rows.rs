@@ -73,7 +73,19 @@ impl Things {
         parent: ThingId,
         limit: usize,
     ) -> Result<Vec<(ThingId, ThingKey)>, StoreError> {
-        let rows = self.tables.scan_prefix(Table::Children, parent.as_bytes(), None, limit)?;
+        self.children_after(parent, None, limit)
+    }
+
+    /// The same, after this one: they are ordered by id.
+    pub fn children_after(
+        &self,
+        parent: ThingId,
+        after: Option<ThingId>,
+        limit: usize,
+    ) -> Result<Vec<(ThingId, ThingKey)>, StoreError> {
+        let after = after.map(|after| child_row(parent, after));
+        let after = after.as_ref().map(|row| &row[..]);
+        let rows = self.tables.scan_prefix(Table::Children, parent.as_bytes(), after, limit)?;
         let child = |(row, key): Row| {
             let id = row.last_chunk::<12>().map(|id| ThingId::from_bytes(*id))?;
             Some((id, ThingKey::parse(std::str::from_utf8(&key).ok()?).ok()?))
