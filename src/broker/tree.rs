@@ -742,7 +742,7 @@ mod tests {
             assert_eq!(tree.insert("$share/g/a", session, OPTIONS, &mut &*shares), Ok(()));
         }
         let there = sessions.last().expect("one");
-        there.attach(Arc::new(Outbox::new(true)), 1);
+        drop(there.attach(Arc::new(Outbox::new(true)), 1));
         let chosen: Vec<_> = (0..8).map(|_| matching(&tree, "a", None)[0].0).collect();
         // Until it is met.
         assert_eq!(chosen.iter().filter(|number| **number == there.number()).count(), 5);
