@@ -274,9 +274,18 @@ async fn who_fills_the_disk_adds_no_more_and_others_do() {
         assert!(matches!(store(&server, &mut flood, &noise(9000)).await, 507 | -95016));
         let mut retain =
             Connect::thing(V5, "mower-2").id("another than before").open(&server).await;
-        retain.send(&retain.publish(3, 1, "plant/state", "x".repeat(5000))).await;
-        let (code, why) = retain.acknowledgement().await;
-        assert!(code == 0x97 && why.contains("server.min_free_bytes"), "{code}: {why}");
+        // The store may have given some room back meanwhile.
+        let mut refused = (0, String::new());
+        for number in 0..100 {
+            let topic = format!("plant/{is_again}/{number}");
+            retain.send(&retain.publish(3, 1, &topic, "x".repeat(5000))).await;
+            refused = retain.acknowledgement().await;
+            if refused.0 != 0 {
+                break;
+            }
+        }
+        assert_eq!(refused.0, 0x97);
+        assert!(refused.1.contains("server.min_free_bytes"), "{}", refused.1);
         assert!(connect_error(&server, "never-seen").await, "what registers itself adds something");
         // What is there is read, and what waits comes to its end.
         call(&mut flood, "attribute.current", r#"{"key":"0"}"#).await;
