@@ -55,10 +55,15 @@ pub(crate) enum Flood {
     Compressed,
     /// Requests of as many points as one may have
     Batches,
+    /// Messages for more than a thousand sessions that are away
+    ManyReaders,
 }
 
 /// Points of a request that is nearly as large as the server takes.
 const POINTS: u32 = 50_000;
+
+/// Sessions of each worker that its messages are for.
+const READERS: u32 = 20;
 
 /// Things in the organisation of the flood, where there have to be many.
 pub(crate) const THINGS: usize = 5000;
@@ -182,6 +187,8 @@ impl Actor {
             (Flood::Batches, false) => {
                 self.call("property.publish", &format!(r#"{{"key":"p","value":{number}}}"#)).await
             }
+            (Flood::ManyReaders, true) if number <= READERS => self.leave_a_reader().await,
+            (Flood::ManyReaders, hostile) => self.tell(if hostile { 50 } else { 1 }).await,
             (Flood::Mails, _) => self.mail(0).await,
             (Flood::Callers, true) => self.wait_for_many().await,
             (Flood::Callers, false) => self.mail(1).await,
@@ -302,6 +309,30 @@ impl Actor {
             b"200" => Ok(()),
             status => Err(format!("status {}", String::from_utf8_lossy(status))),
         }
+    }
+
+    /// A session that is kept, whose client goes.
+    async fn leave_a_reader(&mut self) -> Result<(), String> {
+        let token = format!("the-token-of-{}", self.who);
+        let id = format!("{}-reader-{}", self.key, self.number);
+        let connect = Connect::login(client::Version::V5, &id, &self.key, &token);
+        // It ends after a thousand seconds.
+        let connect = connect.properties(&[0x11, 0, 0, 0x03, 0xe8]);
+        let mut wire = Wire::open(&self.server, client::Version::V5).await;
+        wire.send(&connect.frame()).await;
+        answer_of(&mut wire, 0x20).await?;
+        let frame = support::mqtt::frame(0x82, &[&[0, 1, 0], &text("told/#"), &[0]]);
+        wire.send(&frame).await;
+        answer_of(&mut wire, 0x90).await.and_then(|ack| refused_from(ack.last().copied()))
+    }
+
+    /// So many messages for whoever has subscribed, of which the last is acknowledged.
+    async fn tell(&mut self, count: usize) -> Result<(), String> {
+        let topic = format!("told/{}", self.key);
+        let wire = self.plain().await;
+        let frames = wire.publish(0x30, 0, &topic, "told").repeat(count - 1);
+        wire.send(&[frames, wire.publish(0x32, 1, &topic, "told")].concat()).await;
+        answer_of(wire, 0x40).await.and_then(|ack| refused_from(ack.get(4).copied()))
     }
 
     /// A connection for ordinary topics.
