@@ -476,12 +476,16 @@ impl Broker {
             self.end(&session);
         }
         let is_short = shared.len() <= limits::FAN_OUT_STEP;
+        if stays && !is_short {
+            // The server may stop before the end.
+            self.store_or_log(&session);
+        }
         let (broker, mut shared) = (self.clone(), shared.into_iter().peekable());
         let mut pass_on_some = move || {
             for delivery in shared.by_ref().take(limits::FAN_OUT_STEP) {
-                broker.pass_on(&session, delivery);
+                broker.pass_on(&session, epoch, delivery);
             }
-            let goes_on = shared.peek().is_some();
+            let goes_on = shared.peek().is_some() && !session.is_taken_up(epoch);
             if stays && !goes_on {
                 broker.store_or_log(&session);
             }
@@ -499,8 +503,8 @@ impl Broker {
     }
 
     /// Gives a message of a shared subscription to another member of the group, if one is there
-    /// (MQTT 5, 4.8.2).
-    fn pass_on(&self, session: &Session, mut delivery: Delivery) {
+    /// (MQTT 5, 4.8.2). `epoch`: of the connection that has left it.
+    fn pass_on(&self, session: &Session, epoch: u64, mut delivery: Delivery) {
         let Some(shared) = delivery.shared.take() else { return };
         let org = self.org(session.org());
         let other = org.tree.read().other_member(&shared, session.number());
@@ -511,7 +515,7 @@ impl Broker {
             ..other.delivery(&delivery.message)
         };
         let order = org.order.lock();
-        if session.is_held() {
+        if session.is_taken_up(epoch) {
             // Its client is back, and gets the message itself: what waits is read in this order, too.
             return;
         }
@@ -679,14 +683,11 @@ impl Broker {
             if !kept.has_due(now) {
                 return;
             }
-            let due = if kept.is_full(&owner.principal) {
-                // Those of others are of no use to it.
-                kept.take_due_of(&owner.principal, now)
-            } else if self.0.shares.has_room(holder, places) {
-                None
-            } else {
-                kept.take_due(now)
-            };
+            // For another session of a full login, those of others are of no use.
+            let is_full = kept.is_full(&owner.principal);
+            let own = is_full.then(|| kept.take_due_of(&owner.principal, now)).flatten();
+            let lacks_room = own.is_none() && !self.0.shares.has_room(holder, places);
+            let due = own.or_else(|| lacks_room.then(|| kept.take_due(now)).flatten());
             drop(kept);
             let Some(session) = due else { return };
             work += self.end(&session);
@@ -708,6 +709,7 @@ impl Broker {
             .kept
             .as_ref()
             .is_some_and(|kept| kept.stored || !kept.is_empty() || !kept.received.is_empty());
+        let epoch = inner.last_epoch;
         drop(inner);
         let ((org_id, who), shares) = (session.holder(), &*self.0.shares);
         shares.sessions.lock().give_back(org_id, who, 1);
@@ -722,7 +724,7 @@ impl Broker {
         drop(tree);
         for queued in queue {
             if let Queued::Delivery(delivery) = queued {
-                self.pass_on(session, delivery);
+                self.pass_on(session, epoch, delivery);
             }
         }
         if stored {

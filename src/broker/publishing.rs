@@ -248,6 +248,7 @@ impl Publishing {
                 // Of several pages, they come when all others have it.
                 if self.keeps || self.is_last() || found.shared.is_some() {
                     self.kept.push(found);
+                    self.stores = true;
                 } else {
                     self.more_kept = true;
                 }

@@ -187,6 +187,8 @@ pub struct Session {
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     connection: Option<Connection>,
+    /// Of the connection that it has, or had last.
+    pub(super) last_epoch: u64,
     subscriptions: Vec<Subscription>,
     queue: VecDeque<Queued>,
     queued_bytes: usize,
@@ -343,6 +345,11 @@ impl Session {
         Self::new(number, (OrgId::from_bytes([1; 12]), owner), identity, None, shares)
     }
 
+    #[cfg(test)]
+    pub(super) fn crowd_for_tests(&self) {
+        self.crowded.store(true, Ordering::Relaxed);
+    }
+
     /// Its number among all sessions.
     pub const fn number(&self) -> u64 {
         self.number
@@ -446,6 +453,7 @@ impl Session {
     pub(super) fn attach(&self, outbox: Arc<Outbox>, epoch: u64) -> VecDeque<Queued> {
         let mut inner = self.lock();
         let unsent = inner.clear_queue();
+        inner.last_epoch = epoch;
         inner.connection = Some(Connection { outbox, epoch, told: 0 });
         if let Some(kept) = &mut inner.kept {
             kept.away = None;
@@ -489,10 +497,9 @@ impl Session {
         Some((queue.into(), stays))
     }
 
-    /// Whether a connection has it, and it is not over.
-    pub(super) fn is_held(&self) -> bool {
-        let inner = self.lock();
-        !inner.ended && inner.connection.is_some()
+    /// Whether another connection has had it since this one.
+    pub(super) fn is_taken_up(&self, epoch: u64) -> bool {
+        self.lock().last_epoch != epoch
     }
 
     /// Whether this connection has it.

@@ -517,6 +517,13 @@ impl Subscribers {
 }
 
 impl Member {
+    /// In the place of what the session had. With another QoS it begins anew: a message that is on its
+    /// way may have come by the one, and would come by the other again.
+    fn after(self, held: &Self) -> Self {
+        let is_like = self.options.qos == held.options.qos;
+        Self { since: if is_like { held.since } else { self.since }, ..self }
+    }
+
     fn found(&self, page: &Page) -> Option<Match> {
         let Self { session, options, .. } = self;
         let own = options.no_local && page.from == Some(session.number());
@@ -557,16 +564,18 @@ impl Members {
         match std::mem::take(self) {
             Self::None => *self = Self::One(new),
             Self::One(held) if Arc::ptr_eq(&held.session, &new.session) => {
-                *self = Self::One(Member { since: held.since, ..new });
+                *self = Self::One(new.after(&held));
             }
             Self::One(held) => {
                 let by_number = |member: Member| (member.session.number(), member);
                 *self = Self::Many([held, new].map(by_number).into());
             }
             Self::Many(mut members) => {
-                let held = members.get(&new.session.number()).map(|held| held.since);
-                let since = held.unwrap_or(new.since);
-                members.insert(new.session.number(), Member { since, ..new });
+                let new = match members.get(&new.session.number()) {
+                    Some(held) => new.after(held),
+                    None => new,
+                };
+                members.insert(new.session.number(), new);
                 *self = Self::Many(members);
             }
         }
@@ -605,7 +614,7 @@ impl Group {
                 (false, _) => any = any.or(Some(member)),
             }
         }
-        if let (None, Some((session, _))) = (connected, any)
+        if let Some((session, _)) = connected.or(any)
             && self.members.len() <= limits::MEMBERS_LOOKED_AT
         {
             // All of them were looked at.
@@ -746,6 +755,13 @@ mod tests {
         let chosen: Vec<_> = (0..8).map(|_| matching(&tree, "a", None)[0].0).collect();
         // Until it is met.
         assert_eq!(chosen.iter().filter(|number| **number == there.number()).count(), 5);
+        for session in sessions.iter().take(3) {
+            assert_eq!(tree.insert("$share/g/b", session, OPTIONS, &mut &*shares), Ok(()));
+            drop(session.attach(Arc::new(Outbox::new(true)), 1));
+            session.crowd_for_tests();
+        }
+        let few = [(); 4].map(|()| matching(&tree, "b", None)[0].0);
+        assert_eq!(few, [0, 1, 2, 0], "none of them keeps up");
         let shared = Shared { group: "g".into(), filter: "a".into() };
         assert!(tree.other_member(&shared, there.number()).is_some());
     }

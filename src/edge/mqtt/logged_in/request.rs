@@ -89,10 +89,10 @@ impl LoggedIn {
                 let (app, session) = (app.clone(), self.session.clone());
                 let payload = publish.payload.to_vec();
                 let text_bytes = compress::inflated_max(&payload, frame_max);
-                owed.block(Box::pin(async move {
+                self.pause_until(owed, async move {
                     let inflate = move || compress::inflate(&payload, frame_max);
                     Done::Inflated(to, app.inflate(&session, inflate).await)
-                }));
+                });
                 owed.note_blocked(text_bytes);
             }
             Err(failure) => self.refuse(server, to, &failure, now, out),
@@ -235,6 +235,7 @@ impl LoggedIn {
             owed.push(bytes, promise);
         } else if holds_up {
             owed.block(Box::pin(promise));
+            owed.note_blocked(bytes);
         } else {
             owe(owed, bytes, promise);
         }
@@ -431,6 +432,7 @@ fn owe(owed: &mut Owed, bytes: usize, promise: Promise) {
         owed.push_aside(bytes, promise);
     } else {
         owed.block(Box::pin(promise) as crate::edge::pending::Work<Done>);
+        owed.note_blocked(bytes);
     }
 }
 

@@ -241,6 +241,16 @@ impl LoggedIn {
         }));
     }
 
+    /// The same for what is carried out even if the connection closes.
+    pub(super) fn pause_until(
+        &mut self,
+        owed: &mut Owed,
+        work: impl Future<Output = Done> + Send + 'static,
+    ) {
+        self.paused = Some(CancellationToken::new());
+        owed.block(Box::pin(work));
+    }
+
     /// Whether the client waits for a publish that is withheld, or may take long.
     pub const fn is_paused(&self) -> bool {
         self.paused.is_some()
