@@ -61,7 +61,7 @@ impl App {
         // When nobody waits for it any more, the text is gone.
         let work = move || asked.upgrade().map(|text| deflated(&text));
         // It does not panic; when the server stops, nobody waits for the reply.
-        let done = self.offload_timed(worker(session).for_the_rest(), session, work).await;
+        let done = self.offload_timed(Worker::of(session).for_the_rest(), session, work).await;
         done.ok().flatten().unwrap_or_default()
     }
 
@@ -75,7 +75,7 @@ impl App {
         session: &Session,
         inflate: impl FnOnce() -> Result<Vec<u8>, Failure> + Send + 'static,
     ) -> Result<Vec<u8>, Failure> {
-        self.offload_timed(worker(session), session, inflate).await?
+        self.offload_timed(Worker::of(session), session, inflate).await?
     }
 
     /// As [`App::offload`]; its time counts for who has the session.
@@ -89,10 +89,6 @@ impl App {
         self.cores.note(asker(session), used);
         Ok(done)
     }
-}
-
-fn worker(session: &Session) -> Worker {
-    Worker::Principal(session.org_id(), session.who().principal_id())
 }
 
 fn gzipped(text: &[u8]) -> Option<Bytes> {

@@ -10,7 +10,7 @@ use base::pool::{OverShare, Pool, Pools, Whose};
 use base::shares::Shares;
 use base::{Asker, Failure, Holder, OrgId, limits};
 use parking_lot::Mutex;
-use rules::directory::PrincipalId;
+use rules::directory::{PrincipalId, Session};
 use tokio::sync::oneshot;
 
 /// For whom work is done.
@@ -26,6 +26,11 @@ pub enum Worker {
 }
 
 impl Worker {
+    /// Who has this session.
+    pub fn of(session: &Session) -> Self {
+        Self::Principal(session.org_id(), session.who().principal_id())
+    }
+
     /// For whom the rest is of what was begun.
     pub(crate) const fn for_the_rest(self) -> Self {
         match self {

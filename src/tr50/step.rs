@@ -272,7 +272,7 @@ impl Call<'_> {
 
     /// For whom long work of this command is done.
     pub fn worker(&self) -> Worker {
-        Worker::Principal(self.session.org_id(), self.session.who().principal_id())
+        Worker::of(self.session)
     }
 
     /// Looks for a reply: at once, or if that takes `long` on a thread that serves no connection.

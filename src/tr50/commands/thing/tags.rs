@@ -218,7 +218,7 @@ async fn edit_named(
     (now, by): (Timestamp, String),
 ) -> Result<After<Done>, Failure> {
     let shared = app.clone();
-    let worker = Worker::Principal(session.org_id(), session.who().principal_id());
+    let worker = Worker::of(&session);
     let work = move || {
         let conn = *session.conn();
         let call = Call { app: &shared, session: &session, conn, now };
