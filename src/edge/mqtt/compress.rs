@@ -8,25 +8,16 @@ use flate2::read::ZlibDecoder;
 
 use crate::app;
 
-/// A request that came deflated.
-pub(super) enum Inflated {
-    /// Its text.
-    Text(Vec<u8>),
-    /// It is larger than what is inflated at once.
-    Long,
-}
-
-/// Inflates a request that came in a frame of at most `frame_max` bytes, unless that takes long.
+/// Inflates a request that came in a frame of at most `frame_max` bytes; none if that takes long.
 ///
 /// # Errors
 ///
 /// It is no zlib stream, or too large.
-pub(super) fn inflate_short(payload: &[u8], frame_max: usize) -> Result<Inflated, Failure> {
+pub(super) fn inflate_short(payload: &[u8], frame_max: usize) -> Result<Option<Vec<u8>>, Failure> {
     let (max, at_once) = (inflated_max(payload, frame_max), limits::INFLATE_AT_ONCE_BYTES);
     match read(payload, max.min(at_once))? {
-        Some(text) => Ok(Inflated::Text(text)),
-        None if max > at_once => Ok(Inflated::Long),
-        None => Err(too_large(max)),
+        None if max <= at_once => Err(too_large(max)),
+        text => Ok(text),
     }
 }
 

@@ -12,12 +12,11 @@ use rules::directory::Push;
 
 use super::{Destination, LoggedIn};
 use crate::broker::Message;
-use crate::edge::mqtt::MqttServer;
 use crate::edge::mqtt::client::{Done, Owed};
-use crate::edge::mqtt::compress::{self, Inflated};
 use crate::edge::mqtt::inflight::delivered;
 use crate::edge::mqtt::promise::Promise;
 use crate::edge::mqtt::reply::{Reply, ReplyTo};
+use crate::edge::mqtt::{MqttServer, compress};
 use crate::tr50::dispatch::note_failed;
 use crate::tr50::exchange;
 use crate::tr50::{self, Pending};
@@ -84,8 +83,8 @@ impl LoggedIn {
         // Whether or not it is a request: who sends only zeros pays for them.
         let charged = app.charge(&self.session, now);
         match charged.and_then(|()| compress::inflate_short(publish.payload, frame_max)) {
-            Ok(Inflated::Text(text)) => self.execute(server, to, &text, now, out, owed),
-            Ok(Inflated::Long) => {
+            Ok(Some(text)) => self.execute(server, to, &text, now, out, owed),
+            Ok(None) => {
                 let (app, session) = (app.clone(), self.session.clone());
                 let payload = publish.payload.to_vec();
                 let text_bytes = compress::inflated_max(&payload, frame_max);
