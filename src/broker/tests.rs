@@ -535,6 +535,34 @@ async fn many_messages_of_a_group_go_to_another_member_with_who_leaves() {
 }
 
 #[tokio::test]
+async fn who_takes_another_qos_while_a_message_is_on_its_way_gets_it_once() {
+    let rig = Rig::new();
+    let mut links = Vec::new();
+    for number in 0..2 * limits::FAN_OUT_STEP {
+        // Of one login there are a hundred at most.
+        let principal = Principal::User(UserId::from_bytes([(number / 50) as u8; 12]));
+        let owner = Owner { principal, client_id: number.to_string().into() };
+        let outbox = Arc::new(Outbox::new(true));
+        let link = rig.broker.begin(&owner, (ORG, IDENTITY), 1000, (&outbox, &|| true));
+        let link = link.expect("room");
+        rig.subscribe(&link, "t", (number % 2) as u8).await;
+        links.push(link);
+    }
+    let properties = PublishProperties::default();
+    let message = Message::new("t", b"1", (QoS::AtLeastOnce, false), &properties, NOW);
+    let begun = rig.broker.publish(ORG, message, BY, Batch::default());
+    let Some(Ok(FanOut::More(publishing))) = begun else { panic!("there are many") };
+    // The first page has gone to those that do not have it kept.
+    assert_eq!(rig.take(&links[0], 10).await.len(), 1);
+    rig.subscribe(&links[0], "t", 1).await;
+    publishing.finish(bounds::WITHHELD_WAIT).await.expect("stored");
+    assert_eq!(rig.take(&links[0], 10).await.len(), 0);
+    for link in links.iter().skip(1) {
+        assert_eq!(rig.take(link, 10).await.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_filter_has_a_thousand_groups() {
     let rig = Rig::new();
     let link = rig.begin("a");
